@@ -1,0 +1,81 @@
+/* HTTP(S) server on its own thread (libwebsockets), several listeners, a router by method and path
+ * pattern. Handlers run on the server's thread and either answer at once or keep the request and
+ * answer later from any thread (http_respond() wakes the server). Requests are capped in headers,
+ * body, number and time. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+struct http_server;
+struct http_exchange; /* one request and its answer */
+
+typedef void (*http_handler)(void *context, struct http_exchange *exchange);
+
+struct http_route {
+    const char *method;  /* "GET", "POST", … ; GET serves HEAD too */
+    const char *pattern; /* "/v1/results/{namespace}/{name}": segments in braces are parameters */
+    size_t max_body;     /* bytes; 0: no body allowed; larger: 413 */
+    http_handler handler;
+    void *context;
+    const char *listener; /* name of the listener that has it; NULL: all */
+    /* Optional: called when the headers are in and before the body is read; false: the exchange was
+     * answered (e.g. 401 without a token), and the body is not read. */
+    bool (*admit)(void *context, struct http_exchange *exchange);
+};
+
+struct http_listener {
+    const char *name;
+    const char *address; /* "0.0.0.0", "::", "127.0.0.1" */
+    int port;            /* 0: any; see http_server_port() */
+    bool tls;
+};
+
+struct http_server_options {
+    const struct http_listener *listeners;
+    size_t n_listeners;
+    const struct http_route *routes; /* copied */
+    size_t n_routes;
+    int max_connections;        /* 0: 256; more are closed at once */
+    int header_timeout_s;       /* 0: 10 */
+    int body_timeout_s;         /* 0: 30: from the headers to the body's end */
+    size_t max_buffered;        /* bytes of all bodies at once; 0: 64 MiB; over it: 503, Retry-After */
+    /* PEM; needed when a listener has tls; see http_server_set_certificate(). */
+    struct str certificate, private_key;
+    /* Optional; on the server's thread after each answer (for metrics). */
+    void (*observe)(void *context, const char *method, const char *pattern, int status,
+                    int64_t duration_ms);
+    void *observe_context;
+};
+
+int http_server_create(const struct http_server_options *options, struct http_server **ret,
+                       struct err *err);
+/* Starts the thread. */
+int http_server_start(struct http_server *s, struct err *err);
+/* Stops accepting, waits up to grace_ms for exchanges under way, ends the thread. */
+void http_server_stop(struct http_server *s, int grace_ms);
+void http_server_destroy(struct http_server *s);
+int http_server_port(const struct http_server *s, const char *listener);
+/* New connections get it; any thread. */
+int http_server_set_certificate(struct http_server *s, struct str certificate, struct str key,
+                                struct err *err);
+
+/* Of a request; valid until it is answered. */
+struct str http_exchange_method(const struct http_exchange *e);
+struct str http_exchange_path(const struct http_exchange *e);
+struct str http_exchange_param(const struct http_exchange *e, const char *name); /* percent-decoded */
+struct str http_exchange_query(const struct http_exchange *e, const char *name); /* ptr NULL: none */
+struct str http_exchange_header(const struct http_exchange *e, const char *lower_case_name);
+struct str http_exchange_body(const struct http_exchange *e);
+struct str http_exchange_peer(const struct http_exchange *e); /* address, for logs */
+/* The token of "Authorization: Bearer …"; empty when none. */
+struct str http_exchange_bearer(const struct http_exchange *e);
+
+/* Answers, once; any thread. Everything is copied. After it the exchange must not be touched. */
+void http_respond(struct http_exchange *e, int status, const char *content_type, struct str body);
+/* {"kind":"Status",…} with code, reason and message, as the Kubernetes API does. */
+void http_respond_error(struct http_exchange *e, int status, const char *reason,
+                        const char *message);

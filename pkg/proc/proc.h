@@ -1,0 +1,69 @@
+/* Processes of a node as /proc shows them, and which container they belong to. Reads through a
+ * given root (a directory descriptor of /proc, or a recorded tree in tests); every file is capped.
+ * Knows nothing of Kubernetes but what a container ID is. One thread at a time. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/str.h"
+
+struct proc_process {
+    pid_t pid;             /* as this /proc numbers it */
+    pid_t container_pid;   /* innermost of NSpid; 0 unknown */
+    pid_t parent;
+    uint64_t start_time;   /* clock ticks since boot; with pid it names a process for good */
+    uint64_t cpu_ticks;    /* user and system */
+    struct str command;    /* command line with spaces; of at most 1024 bytes; UTF-8 made valid */
+    struct str executable; /* link of exe, "" unreadable */
+    struct str cgroup_id;  /* container ID that its cgroup names; "" none */
+    char state;            /* R S D Z T t … */
+};
+
+/* The container ID (64 hex digits) that a /proc/PID/cgroup text names: cgroup v1 and v2, cgroupfs
+ * and systemd drivers, containerd, CRI-O and Docker forms, also as seen from inside another cgroup
+ * namespace ("/../../…"). Empty when none. */
+struct str proc_cgroup_container(struct str text);
+
+/* Whether a /proc/PID/cgroup text names this container (also forms that carry a cut ID). */
+bool proc_cgroup_matches(struct str text, struct str container_id);
+
+/* All processes whose cgroup names container_id, by start time. proc: descriptor of a /proc.
+ * Processes that vanish meanwhile are left out. At most max; ERR_TOO_LARGE beyond. */
+int proc_find_container(int proc, struct arena *arena, struct str container_id, size_t max,
+                        struct proc_process **ret, size_t *ret_len, struct err *err);
+/* One process. ERR_NOT_FOUND when it is gone. */
+int proc_read(int proc, struct arena *arena, pid_t pid, struct proc_process *ret, struct err *err);
+
+/* Python, by its executable or a mapped libpython, never by the name alone: an ELF file with the
+ * symbols of CPython. */
+struct proc_python {
+    bool is_python;
+    char version[16];       /* "3.11.2", "3.11" when only that is known, "" unknown */
+    struct str library;     /* path of the mapped file that holds CPython */
+};
+/* ERR_FORBIDDEN names the file and what is missing. */
+int proc_inspect_python(int proc, struct arena *arena, pid_t pid, struct proc_python *ret,
+                        struct err *err);
+
+/* A process held by pidfd, so that its number cannot come to mean another. */
+struct proc_handle {
+    int pidfd;
+    pid_t pid;
+    uint64_t start_time;
+};
+/* Opens and checks that it is still the process that was read (start time, container).
+ * ERR_NOT_FOUND when it is not. */
+int proc_hold(int proc, const struct proc_process *process, struct str container_id,
+              struct proc_handle *ret, struct err *err);
+void proc_release(struct proc_handle *h);
+
+/* Threads of pid in state T or t; after a killed tracer, SIGCONT is due only when there are some. */
+int proc_stopped_threads(int proc, pid_t pid, int *ret, struct err *err);
+/* Number of threads of pid. */
+int proc_thread_count(int proc, pid_t pid, int *ret, struct err *err);
+/* User and system ticks since start, for choosing the busiest. */
+int proc_cpu_ticks(int proc, pid_t pid, uint64_t *ret, struct err *err);
