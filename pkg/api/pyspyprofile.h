@@ -9,18 +9,18 @@
 #include "json/decode.h"
 #include "json/write.h"
 
-#define API_GROUP   "profiling.pyspy.dev"
-#define API_VERSION "v1alpha1"
+#define API_GROUP         "profiling.pyspy.dev"
+#define API_VERSION       "v1alpha1"
 #define API_GROUP_VERSION API_GROUP "/" API_VERSION
-#define API_KIND    "PySpyProfile"
-#define API_PLURAL  "pyspyprofiles"
+#define API_KIND          "PySpyProfile"
+#define API_PLURAL        "pyspyprofiles"
 
 /* Labels that the operator puts on what it makes. */
 #define LABEL_PROFILE_UID       API_GROUP "/profile-uid"
 #define LABEL_PROFILE_NAME      API_GROUP "/profile-name" /* cut to 63 bytes; for people */
 #define LABEL_PROFILE_NAMESPACE API_GROUP "/profile-namespace"
-#define LABEL_DENY              API_GROUP "/deny"         /* on a Pod or Namespace: "true" */
-#define ANNOTATION_PROFILE_NAME API_GROUP "/profile"      /* "namespace/name", never cut */
+#define LABEL_DENY              API_GROUP "/deny"    /* on a Pod or Namespace: "true" */
+#define ANNOTATION_PROFILE_NAME API_GROUP "/profile" /* "namespace/name", never cut */
 
 enum profile_phase { PHASE_PENDING, PHASE_RUNNING, PHASE_COMPLETED, PHASE_FAILED, PHASE_CANCELLED };
 extern const char *const profile_phase_names[];
@@ -124,12 +124,12 @@ struct process_status {
 
 struct target_status {
     struct str pod_name, pod_uid, node_name, container, job_name;
-    int phase;                        /* enum profile_phase */
+    int phase; /* enum profile_phase */
     struct str reason, message;
-    struct str engine, accuracy;      /* "PySpy"; "Full" "GILOnly" "IdleCounted" */
-    struct json_array processes;      /* struct process_status */
-    struct str cost_cpu_seconds;      /* "0.41"; "" unknown */
-    int64_t cost_max_memory_bytes;    /* 0 unknown */
+    struct str engine, accuracy;   /* "PySpy"; "Full" "GILOnly" "IdleCounted" */
+    struct json_array processes;   /* struct process_status */
+    struct str cost_cpu_seconds;   /* "0.41"; "" unknown */
+    int64_t cost_max_memory_bytes; /* 0 unknown */
 };
 
 struct result_status {

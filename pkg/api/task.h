@@ -6,12 +6,12 @@
 
 #include "api/pyspyprofile.h"
 
-#define TASK_VARIABLE        "PYSPY_TASK"
-#define TASK_TOKEN_AUDIENCE  "pyspy-results"
-#define TASK_TOKEN_PATH      "/var/run/secrets/pyspy/token"
-#define TASK_MAX             65536 /* bytes of a task */
-#define SUMMARY_MAX          4096  /* bytes of a termination message (kubelet's cap) */
-#define UPLOAD_FILES_MAX     16
+#define TASK_VARIABLE       "PYSPY_TASK"
+#define TASK_TOKEN_AUDIENCE "pyspy-results"
+#define TASK_TOKEN_PATH     "/var/run/secrets/pyspy/token"
+#define TASK_MAX            65536 /* bytes of a task */
+#define SUMMARY_MAX         4096  /* bytes of a termination message (kubelet's cap) */
+#define UPLOAD_FILES_MAX    16
 
 struct task_container {
     struct str name;
@@ -22,17 +22,17 @@ struct task {
     int64_t version; /* 1 */
     struct str profile_namespace, profile_name, profile_uid;
     struct str pod_namespace, pod_name, pod_uid, node_name;
-    struct str runtime;              /* scheme of the container IDs: containerd, cri-o, docker */
-    struct str runtime_class;        /* of the Pod; "" none */
-    struct json_array containers;    /* struct task_container, in the order to try */
+    struct str runtime;           /* scheme of the container IDs: containerd, cri-o, docker */
+    struct str runtime_class;     /* of the Pod; "" none */
+    struct json_array containers; /* struct task_container, in the order to try */
     struct process_spec process;
     struct sampling_spec sampling;
     struct json_str_array format_names;
-    unsigned formats;                /* bits 1 << enum profile_format */
-    bool join_namespaces;            /* runner.joinNamespaces */
-    int64_t max_result_bytes;        /* of one stored result, after compression */
-    struct str upload_url;           /* https://…/v1/results/<ns>/<name>/<uid> */
-    struct str ca;                   /* PEM of the result endpoint */
+    unsigned formats;         /* bits 1 << enum profile_format */
+    bool join_namespaces;     /* runner.joinNamespaces */
+    int64_t max_result_bytes; /* of one stored result, after compression */
+    struct str upload_url;    /* https://…/v1/results/<ns>/<name>/<uid> */
+    struct str ca;            /* PEM of the result endpoint */
 };
 
 extern const struct json_field task_table[];
@@ -52,7 +52,7 @@ struct upload_file {
 };
 
 struct upload {
-    int64_t version; /* 1 */
+    int64_t version;         /* 1 */
     struct json_array files; /* struct upload_file */
 };
 
@@ -62,7 +62,7 @@ void upload_write(struct buf *out, const struct upload *upload);
 /* The answer to an upload: where it is, signed by the endpoint so that the leader need not read the
  * object back. */
 struct receipt {
-    struct str kind;         /* "ConfigMap" or "Secret" */
+    struct str kind; /* "ConfigMap" or "Secret" */
     struct str name;
     struct json_array files; /* struct upload_file without content */
     struct str mac;          /* hex HMAC-SHA256 over receipt_mac_input() */
@@ -86,9 +86,9 @@ struct summary {
     int64_t expected;              /* samples that rate × duration would give for one thread */
     struct json_array processes;   /* struct process_status; cut to what fits */
     int64_t processes_omitted;
-    struct str cpu_seconds;        /* own and py-spy's, "0.41" */
+    struct str cpu_seconds; /* own and py-spy's, "0.41" */
     int64_t max_memory_bytes;
-    struct receipt *receipt;       /* NULL: nothing stored */
+    struct receipt *receipt; /* NULL: nothing stored */
 };
 
 int summary_decode(struct arena *arena, struct str text, struct summary *ret, struct err *err);
