@@ -8,4 +8,5 @@
 /* user_agent: copied. */
 int http_transport_create(struct loop *l, const char *user_agent, struct transport **ret,
                           struct err *err);
-void http_transport_destroy(struct transport *t); /* before its loop */
+/* Before its loop, and not inside a call-back of the transport. Cancels what is under way. */
+void http_transport_destroy(struct transport *t);

@@ -10,12 +10,11 @@
 #include "base/err.h"
 #include "base/str.h"
 
-/* How to trust and prove: immutable while any request uses it; the owner keeps it alive.
- * All PEM in memory, never in temporary files. */
+/* How to trust and prove. All PEM in memory, never in temporary files. */
 struct tls_config {
-    struct str ca;          /* PEM bundle; empty: the system's */
-    struct str client_cert; /* PEM, with chain; empty: none */
-    struct str client_key;  /* PEM */
+    struct str ca;           /* PEM bundle; empty: the system's */
+    struct str client_cert;  /* PEM, with chain; empty: none */
+    struct str client_key;   /* PEM */
     const char *server_name; /* name to check instead of the URL's host; NULL: the URL's */
     const char *proxy_url;   /* NULL: from the environment; "": none */
     bool insecure;           /* do not check the server */
@@ -30,18 +29,19 @@ struct http_request {
     const char *url; /* absolute */
     const struct http_header *headers;
     size_t n_headers;
-    struct str body; /* copied by the transport */
-    const struct tls_config *tls; /* may be NULL for the defaults */
+    struct str body;              /* copied by the transport */
+    const struct tls_config *tls; /* may be NULL for the defaults; copied */
     int64_t connect_timeout_ms;   /* 0: 10 s */
     int64_t timeout_ms;           /* of the whole; 0: 30 s; for a watch its own time plus some */
     size_t max_response;          /* bytes; 0: 16 MiB; SIZE_MAX: no cap (streams are consumed) */
-    bool fresh_connection;        /* do not reuse an idle connection (watches keep theirs long) */
+    bool fresh_connection;        /* do not reuse an idle connection */
+    bool urgent; /* never waits behind other requests (a lease's renewal); streams never do */
 };
 
 struct http_reply {
     int status;
-    int64_t retry_after_ms; /* 0: not said */
-    struct str body;        /* whole body, valid during the call; empty when it was streamed */
+    int64_t retry_after_ms;   /* 0: not said */
+    struct str body;          /* whole body, valid during the call; empty when it was streamed */
     const char *content_type; /* "" when not said */
 };
 
