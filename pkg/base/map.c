@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "base/alloc.h"
+#include "base/map_internal.h"
 #include "base/random.h"
 
 struct entry {
@@ -43,7 +44,7 @@ static void sip_round(uint64_t v[4])
     v[2] = v[2] << 32 | v[2] >> 32;
 }
 
-static uint64_t siphash(const uint64_t key[2], struct str s)
+uint64_t map_siphash13(const uint64_t key[2], struct str s)
 {
     uint64_t v[4] = {
         key[0] ^ 0x736f6d6570736575u,
@@ -139,13 +140,13 @@ void *map_get(const struct map *m, struct str key)
 {
     if (m->size == 0)
         return NULL;
-    struct slot *s = find(m, key, siphash(m->key, key));
+    struct slot *s = find(m, key, map_siphash13(m->key, key));
     return s ? s->entry->value : NULL;
 }
 
 void *map_set(struct map *m, struct str key, void *value)
 {
-    uint64_t hash = siphash(m->key, key);
+    uint64_t hash = map_siphash13(m->key, key);
     struct slot *s = find(m, key, hash);
     if (s) {
         void *old = s->entry->value;
@@ -166,7 +167,7 @@ void *map_set(struct map *m, struct str key, void *value)
 
 void *map_remove(struct map *m, struct str key)
 {
-    struct slot *s = m->size ? find(m, key, siphash(m->key, key)) : NULL;
+    struct slot *s = m->size ? find(m, key, map_siphash13(m->key, key)) : NULL;
     if (!s)
         return NULL;
     void *value = s->entry->value;
