@@ -12,8 +12,8 @@
 #include "base/str.h"
 
 struct proc_process {
-    pid_t pid;             /* as this /proc numbers it */
-    pid_t container_pid;   /* innermost of NSpid; 0 unknown */
+    pid_t pid;           /* as this /proc numbers it */
+    pid_t container_pid; /* innermost of NSpid; 0 unknown */
     pid_t parent;
     uint64_t start_time;   /* clock ticks since boot; with pid it names a process for good */
     uint64_t cpu_ticks;    /* user and system */
@@ -25,14 +25,16 @@ struct proc_process {
 
 /* The container ID (64 hex digits) that a /proc/PID/cgroup text names: cgroup v1 and v2, cgroupfs
  * and systemd drivers, containerd, CRI-O and Docker forms, also as seen from inside another cgroup
- * namespace ("/../../…"). Empty when none. */
+ * namespace ("/../../…"). The innermost when several are nested. Empty when none. A view of text.
+ */
 struct str proc_cgroup_container(struct str text);
 
-/* Whether a /proc/PID/cgroup text names this container (also forms that carry a cut ID). */
+/* Whether a /proc/PID/cgroup text names this container, at any depth: groups that a container makes
+ * below its own are part of it. Whole IDs only: a prefix could be another container's. */
 bool proc_cgroup_matches(struct str text, struct str container_id);
 
-/* All processes whose cgroup names container_id, by start time. proc: descriptor of a /proc.
- * Processes that vanish meanwhile are left out. At most max; ERR_TOO_LARGE beyond. */
+/* All living processes whose cgroup names container_id, by start time. proc: descriptor of a /proc.
+ * Processes that vanish meanwhile and zombies are left out. At most max; ERR_TOO_LARGE beyond. */
 int proc_find_container(int proc, struct arena *arena, struct str container_id, size_t max,
                         struct proc_process **ret, size_t *ret_len, struct err *err);
 /* One process. ERR_NOT_FOUND when it is gone. */
@@ -42,10 +44,16 @@ int proc_read(int proc, struct arena *arena, pid_t pid, struct proc_process *ret
  * symbols of CPython. */
 struct proc_python {
     bool is_python;
-    char version[16];       /* "3.11.2", "3.11" when only that is known, "" unknown */
-    struct str library;     /* path of the mapped file that holds CPython */
+    char version[16];   /* "3.11.2", "3.11" when only that is known, "" unknown */
+    struct str library; /* path of the file that holds CPython, as the target sees it */
 };
-/* ERR_FORBIDDEN names the file and what is missing. */
+/* What is behind an open ELF file; path is only for the version that it may carry in its name.
+ * A file that is no ELF of this machine's class and byte order is not Python. ret->library stays
+ * empty. ERR_IO, ERR_TOO_LARGE: symbol tables beyond the caps. */
+int proc_elf_python(int fd, struct str path, struct proc_python *ret, struct err *err);
+/* Opens /proc/PID/exe and, where that is not CPython itself, the mapped files named libpython*,
+ * inside the target's root. ERR_FORBIDDEN names the file that may not be read; ERR_NOT_FOUND: the
+ * process or the mapped file is gone. */
 int proc_inspect_python(int proc, struct arena *arena, pid_t pid, struct proc_python *ret,
                         struct err *err);
 
@@ -61,7 +69,8 @@ int proc_hold(int proc, const struct proc_process *process, struct str container
               struct proc_handle *ret, struct err *err);
 void proc_release(struct proc_handle *h);
 
-/* Threads of pid in state T or t; after a killed tracer, SIGCONT is due only when there are some. */
+/* Threads of pid in state T or t (*ret); after a killed tracer, SIGCONT is due only when there are
+ * some. */
 int proc_stopped_threads(int proc, pid_t pid, int *ret, struct err *err);
 /* Number of threads of pid. */
 int proc_thread_count(int proc, pid_t pid, int *ret, struct err *err);

@@ -1,0 +1,270 @@
+/* Which ELF files are CPython: small ones made here, byte by byte, and this machine's own. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <elf.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "proc/proc.h"
+
+/* An ELF file of five sections: null, .dynsym, .dynstr, .rodata and nothing else. */
+struct made {
+    Elf64_Ehdr header;
+    Elf64_Shdr sections[4];
+    Elf64_Sym symbols[3];
+    char strings[64];
+    char rodata[128];
+};
+
+static struct made make_elf(const char *symbol, bool defined, const char *text, size_t text_len)
+{
+    struct made m = {0};
+    memcpy(m.header.e_ident, ELFMAG, SELFMAG);
+    m.header.e_ident[EI_CLASS] = ELFCLASS64;
+    m.header.e_ident[EI_DATA] = ELFDATA2LSB;
+    m.header.e_shoff = offsetof(struct made, sections);
+    m.header.e_shnum = 4;
+    m.header.e_shentsize = sizeof(Elf64_Shdr);
+    m.sections[1] = (Elf64_Shdr){.sh_type = SHT_DYNSYM,
+                                 .sh_offset = offsetof(struct made, symbols),
+                                 .sh_size = sizeof(m.symbols),
+                                 .sh_link = 2,
+                                 .sh_entsize = sizeof(Elf64_Sym)};
+    m.sections[2] = (Elf64_Shdr){.sh_type = SHT_STRTAB,
+                                 .sh_offset = offsetof(struct made, strings),
+                                 .sh_size = sizeof(m.strings)};
+    m.sections[3] = (Elf64_Shdr){.sh_type = SHT_PROGBITS,
+                                 .sh_flags = SHF_ALLOC,
+                                 .sh_addr = 0x4000,
+                                 .sh_offset = offsetof(struct made, rodata),
+                                 .sh_size = sizeof(m.rodata)};
+    snprintf(m.strings + 1, sizeof(m.strings) - 1, "%s", symbol);
+    m.symbols[1] = (Elf64_Sym){.st_name = 1, .st_shndx = defined ? 3 : SHN_UNDEF};
+    memcpy(m.rodata, text, text_len);
+    return m;
+}
+
+static int inspect(const void *bytes, size_t len, const char *path, struct proc_python *ret,
+                   struct err *err)
+{
+    int fd = memfd_create("elf", MFD_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, len), (ssize_t)len);
+    int r = proc_elf_python(fd, str_of(path), ret, err);
+    close(fd);
+    return r;
+}
+
+static void test_symbols_decide(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *symbol;
+        bool defined, python;
+    } rows[] = {
+        {"_PyRuntime", true, true},    {"Py_GetVersion", true, true},
+        {"Py_BytesMain", true, true},  {"Py_GetVersion", false, false},
+        {"_PyRuntime2", true, false},  {"main", true, false},
+        {"PyPy_Execute", true, false}, {"", true, false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct made m = make_elf(rows[i].symbol, rows[i].defined, "", 0);
+        struct proc_python p;
+        struct err err = ERR_INIT;
+        assert_int_equal(inspect(&m, sizeof(m), "/usr/bin/python3.12", &p, &err), 0);
+        if (p.is_python != rows[i].python)
+            fail_msg("%s (defined: %d)", rows[i].symbol, rows[i].defined);
+    }
+}
+
+static void test_versions(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path;
+        struct str rodata;
+        const char *version;
+    } rows[] = {
+        {"/usr/bin/python3.9", STR("x\0003.9.18\0y"), "3.9.18"},
+        {"/usr/bin/python3.9", STR("x\0/opt/versions/3.9.18\0y"), "3.9.18"},
+        {"/usr/bin/python3.9", STR("x\0003.9.18+\0y"), "3.9.18"},
+        {"/usr/bin/python3.9", STR("13.9.18\0y"), "3.9"},
+        {"/usr/bin/python3.9", STR("1.3.9.18\0y"), "3.9"},
+        {"/usr/bin/python3.9", STR("3.9.18 and on\0y"), "3.9"},
+        {"/usr/bin/python3.9", STR("3.9.18\0003.9.2\0y"), "3.9"},
+        {"/usr/bin/python3.9", STR("3.40.1\0y"), "3.9"},
+        {"/usr/lib/libpython3.6m.so.1.0", STR("3.6.15\0"), "3.6.15"},
+        {"/usr/lib/libpython2.7.so.1.0", STR("2.7.18\0"), "2.7.18"},
+        {"/usr/bin/python3", STR("3.9.18\0"), ""},
+        {"/usr/bin/uwsgi", STR("3.9.18\0"), ""},
+        {"/usr/bin/python3.", STR("3.9.18\0"), ""},
+        {"python3.123456", STR(""), "3.123"},
+        {"", STR(""), ""},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct made m = make_elf("_PyRuntime", true, rows[i].rodata.ptr, rows[i].rodata.len);
+        struct proc_python p;
+        struct err err = ERR_INIT;
+        assert_int_equal(inspect(&m, sizeof(m), rows[i].path, &p, &err), 0);
+        assert_true(p.is_python);
+        if (strncmp(p.version, rows[i].version, sizeof(p.version)) != 0)
+            fail_msg("row %zu: \"%s\", expected \"%s\"", i, p.version, rows[i].version);
+    }
+
+    /* From 3.11 on the symbol tells, whatever the file is called. */
+    uint64_t hex = 0x030d01f0;
+    struct made m = make_elf("_PyRuntime", true, (const char *)&hex, sizeof(hex));
+    memcpy(m.strings + 20, "Py_Version", sizeof("Py_Version"));
+    m.symbols[2] = (Elf64_Sym){.st_name = 20, .st_shndx = 3, .st_value = 0x4000, .st_size = 8};
+    struct proc_python p;
+    assert_int_equal(inspect(&m, sizeof(m), "/app/server", &p, NULL), 0);
+    assert_string_equal(p.version, "3.13.1");
+}
+
+/* Cut at every length, and with every header byte changed: an answer or an error, never more. */
+static void test_broken_files(void **state)
+{
+    (void)state;
+    struct made m = make_elf("_PyRuntime", true, "3.9.18", 7);
+    for (size_t len = 0; len < sizeof(m); len += 7) {
+        struct proc_python p;
+        struct err err = ERR_INIT;
+        int r = inspect(&m, len, "/usr/bin/python3.9", &p, &err);
+        if (r == 0 && p.is_python)
+            assert_true(len >= offsetof(struct made, strings) + sizeof(m.strings));
+    }
+    for (size_t at = 0; at < offsetof(struct made, strings); at++) {
+        struct made broken = m;
+        ((unsigned char *)&broken)[at] ^= 0xff;
+        struct proc_python p;
+        struct err err = ERR_INIT;
+        int r = inspect(&broken, sizeof(broken), "/usr/bin/python3.9", &p, &err);
+        assert_true(r == 0 || r == ERR_TOO_LARGE);
+    }
+}
+
+static void test_what_is_no_elf(void **state)
+{
+    (void)state;
+    struct proc_python p = {.is_python = true};
+    assert_int_equal(inspect("#!/bin/sh\n", 10, "/usr/bin/python3.12", &p, NULL), 0);
+    assert_false(p.is_python);
+    int fd = open("/dev/null", O_RDONLY);
+    p.is_python = true;
+    assert_int_equal(proc_elf_python(fd, STR("/dev/null"), &p, NULL), 0);
+    assert_false(p.is_python);
+    close(fd);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void put_file(const char *root, const char *name, const void *bytes, size_t len)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "%s/%s", root, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, len), (ssize_t)len);
+    close(fd);
+}
+
+/* A process that embeds Python: the executable is none, a mapped libpython inside its root is. */
+static void test_mapped_library(void **state)
+{
+    (void)state;
+    char root[] = "/tmp/test-python-XXXXXX", path[128];
+    assert_non_null(mkdtemp(root));
+    static const char *const dirs[] = {"7", "7/root", "7/root/lib"};
+    for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+        snprintf(path, sizeof(path), "%s/%s", root, dirs[i]);
+        assert_int_equal(mkdir(path, 0755), 0);
+    }
+    struct made uwsgi = make_elf("Py_GetVersion", false, "", 0);
+    struct made python = make_elf("_PyRuntime", true, "3.9.18", 7);
+    struct made fake = make_elf("main", true, "", 0);
+    put_file(root, "7/exe", &uwsgi, sizeof(uwsgi));
+    put_file(root, "7/root/lib/libpython3.9.so.1.0", &python, sizeof(python));
+    put_file(root, "7/root/lib/libpythonic.so", &fake, sizeof(fake));
+    /* A link of the target that leads out of its root leads nowhere. */
+    snprintf(path, sizeof(path), "%s/7/root/lib/libpython-link.so", root);
+    assert_int_equal(symlink("/../../../../../../usr/bin/env", path), 0);
+    snprintf(path, sizeof(path), "%s/7/root/lib/libpython-fifo.so", root);
+    assert_int_equal(mkfifo(path, 0600), 0);
+
+    _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
+    int proc = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct proc_python p = {0};
+    struct err err = ERR_INIT;
+    /* The link's text is what readlink gives; a plain file has none. */
+    assert_int_not_equal(proc_inspect_python(proc, arena, 7, &p, &err), 0);
+    snprintf(path, sizeof(path), "%s/7/exe", root);
+    assert_int_equal(unlink(path), 0);
+    put_file(root, "7/uwsgi", &uwsgi, sizeof(uwsgi));
+    assert_int_equal(symlink("uwsgi", path), 0);
+
+    static const struct {
+        const char *maps;
+        int result;
+        const char *library;
+    } rows[] = {
+        {"00400000-00500000 r-xp 00000000 00:31 99   /lib/libpython3.9.so.1.0\n", 0,
+         "/lib/libpython3.9.so.1.0"},
+        {"1-2 r-xp 0 00:31 9   /lib/libc.so.6\n1-2 r--p 0 00:31 9   /lib/libpython3.9.so.1.0\n"
+         "3-4 r-xp 0 00:31 9   /lib/libpythonic.so\n3-4 r-xp 0 00:31 9 /lib/libpython3.9.so.1.0\n",
+         0, "/lib/libpython3.9.so.1.0"},
+        {"1-2 r--p 0 00:31 9   /lib/libpython3.9.so.1.0\n", 0, ""},
+        {"1-2 r-xp 0 00:31 9   /lib/libpythonic.so\n", 0, ""},
+        {"1-2 r-xp 0 00:31 9   /lib/libpython-fifo.so\n", 0, ""},
+        {"1-2 r-xp 0 00:31 9   /lib/libpython-link.so\n", ERR_NOT_FOUND, ""},
+        {"1-2 r-xp 0 00:31 9   /lib/libpython3.9.so.1.0 (deleted)\n", ERR_NOT_FOUND, ""},
+        {"1-2 r-xp 0 00:00 0\n1-2\n\n r-xp \n[vdso]\n1-2 r-xp 0 0:0 0 [vdso]\n", 0, ""},
+        {"", 0, ""},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        put_file(root, "7/maps", rows[i].maps, strlen(rows[i].maps));
+        p = (struct proc_python){0};
+        int r = proc_inspect_python(proc, arena, 7, &p, &err);
+        if (r != rows[i].result || !str_is(p.library, rows[i].library) ||
+            p.is_python != (rows[i].library[0] != '\0'))
+            fail_msg("row %zu: %d %.*s (%s)", i, r, STR_ARG(p.library), err.message);
+        if (p.is_python)
+            assert_string_equal(p.version, "3.9.18");
+    }
+    close(proc);
+    assert_int_equal(nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+static void test_this_process_is_not_python(void **state)
+{
+    (void)state;
+    _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
+    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct proc_python p = {.is_python = true};
+    struct err err = ERR_INIT;
+    assert_int_equal(proc_inspect_python(proc, arena, getpid(), &p, &err), 0);
+    assert_false(p.is_python);
+    close(proc);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_symbols_decide), cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_broken_files),   cmocka_unit_test(test_what_is_no_elf),
+        cmocka_unit_test(test_mapped_library), cmocka_unit_test(test_this_process_is_not_python),
+    };
+    return cmocka_run_group_tests_name("proc/python", tests, NULL, NULL);
+}
