@@ -1,0 +1,98 @@
+# What the scripts of this folder share. Sourced, never run:
+#   . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck shell=bash disable=SC2034
+
+set -Eeuo pipefail
+# No script ends without a word.
+trap 'printf "%s: stopped: status %d at %s line %d\n" "${0##*/}" $? "${BASH_SOURCE[0]##*/}" $LINENO >&2' ERR
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+CACHE=${PYSPY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pyspy-operator}
+# shellcheck source=versions.env
+. "$ROOT/hack/versions.env"
+
+# The usual place of a Go that was not installed from a package.
+[[ -x /usr/local/go/bin/go ]] && PATH=$PATH:/usr/local/go/bin
+
+say() { printf '%s\n' "$*"; }
+warn() { printf '%s: warning: %s\n' "${0##*/}" "$*" >&2; }
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+need_root() { [[ $EUID -eq 0 ]] || die "$1 needs root: run it with sudo"; }
+
+# usage: prints the head comment of the calling script.
+usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }
+
+# in_range WORD MAXIMUM: whether WORD is a whole number from 1 to MAXIMUM.
+in_range() { [[ $1 =~ ^[1-9][0-9]{0,8}$ ]] && (($1 <= $2)); }
+
+# run_long TITLE LOG COMMAND…: runs COMMAND into LOG, says every 10 s that it goes on and what it does,
+# and shows the end of LOG when it fails.
+run_long() {
+    local title=$1 log=$2 start=$SECONDS next=10 child status=0
+    shift 2
+    mkdir -p "${log%/*}"
+    say "$title …"
+    "$@" >"$log" 2>&1 </dev/null &
+    child=$!
+    while kill -0 "$child" 2>/dev/null; do
+        sleep 0.2
+        if ((SECONDS - start >= next)); then
+            say "  $title: $((SECONDS - start)) s; $(tail -n 1 "$log" | tr -d '\r' | cut -c1-100)"
+            next=$((next + 10))
+        fi
+    done
+    wait "$child" || status=$?
+    if ((status != 0)); then
+        tail -n 25 "$log" | sed 's/^/    /' >&2
+        printf '%s: %s failed with status %d; the whole log: %s\n' "${0##*/}" "$title" "$status" "$log" >&2
+        return "$status"
+    fi
+    say "$title: done in $((SECONDS - start)) s"
+}
+
+# with_lock FILE COMMAND…: one at a time among all processes that name FILE.
+with_lock() {
+    local file=$1
+    shift
+    mkdir -p "${file%/*}"
+    (
+        if ! flock --nonblock 9; then
+            say "Waiting for ${file##*/} (another run holds it) …"
+            flock 9
+        fi
+        "$@"
+    ) 9>"$file"
+}
+
+# The programs that we built from Go modules.
+KUBE_BIN=$CACHE/kubernetes-$KUBERNETES_VERSION
+ETCD=$CACHE/etcd-$ETCD_VERSION/etcd
+COREDNS=$CACHE/coredns-$COREDNS_VERSION/coredns
+KUBECONFORM=$CACHE/kubeconform-$KUBECONFORM_VERSION/kubeconform
+KUBE_SCHEMAS=$CACHE/kubernetes-schemas-$KUBERNETES_VERSION
+KUBE_PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl)
+
+# The Python tools, one environment for each content of requirements.txt.
+VENV=$CACHE/venv-$(sha256sum "$ROOT/hack/requirements.txt" | cut -c1-12)
+
+# go_command: prints the Go to build with, or fails when `hack/deps cluster` has to come first.
+go_command() {
+    local go
+    for go in go "$CACHE/go-$GO_VERSION/bin/go"; do
+        if command -v "$go" >/dev/null && version_at_least "$("$go" env GOVERSION)" "$GO_MIN"; then
+            command -v "$go"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# version_at_least go1.24.3 1.24
+version_at_least() {
+    local have=${1#go}
+    [[ $(printf '%s\n%s\n' "$2" "$have" | sort -V | head -n 1) == "$2" ]]
+}
