@@ -16,7 +16,9 @@ struct profile_limits {
     size_t max_frames;  /* distinct frames [1,000,000] */
     size_t max_stacks;  /* distinct stacks [1,000,000] */
     size_t max_depth;   /* frames in a stack [4096]; deeper ones are cut at the root's side */
-    size_t max_samples; /* kept in order [10,000,000] */
+    size_t max_samples; /* kept in order, equal ones in a row counted once [4,000,000] */
+    size_t max_nodes;   /* of the call tree that the stacks make [2,000,000] */
+    size_t max_input;   /* bytes that a reader takes [64 MiB] */
 };
 
 struct profile *profile_create(const struct profile_limits *limits); /* NULL: defaults */
@@ -30,10 +32,11 @@ struct profile_frame {
 };
 int profile_add_frame(struct profile *p, const struct profile_frame *frame, uint32_t *ret,
                       struct err *err);
-/* frames: root first. weight in samples. thread: label such as "MainThread" or "" for all; samples
- * are kept in the order of the calls when `ordered`. */
+/* frames: root first, at least one. weight: samples, 1 to 2^32-1. Samples of a thread are kept in
+ * the order of the calls. */
 int profile_add_sample(struct profile *p, uint32_t thread, const uint32_t *frames, size_t depth,
                        int64_t weight, struct err *err);
+/* label "": all threads together, in no order. A label that was added before is that thread. */
 int profile_add_thread(struct profile *p, struct str label, uint32_t *ret, struct err *err);
 
 int64_t profile_samples(const struct profile *p); /* sum of the weights */
@@ -41,28 +44,53 @@ size_t profile_stacks(const struct profile *p);
 
 /* Describes the run in every format's header. Texts are copied. */
 struct profile_about {
-    struct str title;    /* "shop/checkout-7d9f8b-x2x9z · app" */
-    int64_t start_ms;    /* wall */
+    struct str title; /* "shop/checkout-7d9f8b-x2x9z · app" */
+    int64_t start_ms; /* wall */
     int64_t duration_ms;
-    int64_t rate;        /* samples a second */
-    struct str note;     /* accuracy and the like; may be empty */
+    int64_t rate;    /* samples a second */
+    struct str note; /* accuracy and the like; may be empty */
 };
 void profile_set_about(struct profile *p, const struct profile_about *about);
 
-/* Readers. py-spy's "raw" (collapsed stacks: "a (f.py:1);b (f.py:2) 17") and "speedscope" JSON with
- * its per-thread, ordered samples. text is not kept. Lines or members that make no sense are
- * ERR_INVALID with the line. */
+/* Readers of what py-spy 0.4.3 writes; text is not kept. ERR_INVALID tells the place,
+ * ERR_TOO_LARGE that a limit was passed; the profile is then good for nothing but
+ * profile_destroy(). One sample is one stack of one thread at one look, in both formats alike:
+ * profile_samples() is the number that py-spy prints behind "Samples:".
+ *
+ * Which to record? speedscope: it keeps the threads (with and without --threads) and each one's
+ * order, whole file names, and is unambiguous. raw has none of these and replaces neither ';' nor
+ * line ends in names, so a command line (--subprocesses) that holds line ends and numbers can be
+ * taken for stacks. But raw's size is that of the different stacks, while py-spy keeps every sample
+ * until the end and then copies them: about 500 bytes of its memory a sample at a depth of 20
+ * (61,082 samples: 35 MB), and 50 bytes of file. In a container of 256 MiB that is 400,000 samples:
+ * 1 h at 100 Hz of one busy thread, 80 s of 50. Record raw where duration x rate x threads may pass
+ * PROFILE_SPEEDSCOPE_SAMPLES; chrometrace and speedscope are then without order. */
+#define PROFILE_SPEEDSCOPE_SAMPLES 300000
+
+/* "a (f.py:1);b (f.py:2) 17" a line. */
 int profile_read_raw(struct profile *p, struct str text, struct err *err);
+/* Times become samples by about.rate, which is therefore set before; without it each counts one. */
 int profile_read_speedscope(struct profile *p, struct str text, struct err *err);
+/* From here on `process 12:"command line"` (--subprocesses) is read as `process 12`: command lines
+ * may hold secrets. To be called before anything is read. */
+void profile_scrub_process_frames(struct profile *p);
 /* Adds all of `other`. prefix: a root frame put under each stack, "" for none. */
 int profile_merge(struct profile *p, const struct profile *other, struct str prefix,
                   struct err *err);
 
-/* Writers; out's maximum is the cap: buf_error(). */
+/* Writers. out's maximum is the cap: ERR_TOO_LARGE, with out cut off. The same profile always gives
+ * the same bytes; names are UTF-8 in all of them.
+ * raw: collapsed stacks as flamegraph.pl takes them, short file names, siblings in byte order; it
+ *   has no place for profile_about. ';' in names becomes ','.
+ * speedscope: one sampled profile a thread; the unit is seconds where the rate is known.
+ * chrometrace: B and E events in microseconds. A thread's n-th sample stands at n / rate: py-spy
+ *   leaves out looks at which a thread was idle, so threads do not line up unless it ran --idle.
+ * flamegraph: one SVG, root on top, without anything from elsewhere. It grows no larger than about
+ *   800 KB: frames narrower than 0.1 % (more, where need be) are left out, and it says how many. */
 int profile_write_raw(const struct profile *p, struct buf *out, struct err *err);
 int profile_write_speedscope(const struct profile *p, struct buf *out, struct err *err);
 int profile_write_chrometrace(const struct profile *p, struct buf *out, struct err *err);
 int profile_write_flamegraph(const struct profile *p, struct buf *out, struct err *err);
 
-/* gzip (zlib, level 6) of `in`. */
+/* gzip (zlib, level 6) of `in`; equal input gives equal output. */
 int profile_gzip(struct str in, struct buf *out, struct err *err);

@@ -1,0 +1,158 @@
+#include "profile/profile_internal.h"
+
+#include <inttypes.h>
+
+uint32_t utf8_next(struct str s, size_t *pos)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *b = (const unsigned char *)s.ptr + *pos;
+    size_t left = s.len - *pos;
+    size_t n = b[0] < 0x80           ? 1
+               : (b[0] >> 5) == 0x06 ? 2
+               : (b[0] >> 4) == 0x0e ? 3
+               : (b[0] >> 3) == 0x1e ? 4
+                                     : 0;
+
+    *pos += 1;
+    if (n == 1)
+        return b[0];
+    if (!n || n > left)
+        return 0xfffd;
+    uint32_t code = b[0] & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((b[i] & 0xc0) != 0x80)
+            return 0xfffd;
+        code = (code << 6) | (b[i] & 0x3fu);
+    }
+    if (code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+        return 0xfffd;
+    *pos += n - 1;
+    return code;
+}
+
+void utf8_append(struct buf *out, uint32_t code)
+{
+    if (code < 0x80) {
+        buf_append_char(out, (char)code);
+    } else if (code < 0x800) {
+        buf_append_char(out, (char)(0xc0 | (code >> 6)));
+        buf_append_char(out, (char)(0x80 | (code & 0x3f)));
+    } else if (code < 0x10000) {
+        buf_append_char(out, (char)(0xe0 | (code >> 12)));
+        buf_append_char(out, (char)(0x80 | ((code >> 6) & 0x3f)));
+        buf_append_char(out, (char)(0x80 | (code & 0x3f)));
+    } else {
+        buf_append_char(out, (char)(0xf0 | (code >> 18)));
+        buf_append_char(out, (char)(0x80 | ((code >> 12) & 0x3f)));
+        buf_append_char(out, (char)(0x80 | ((code >> 6) & 0x3f)));
+        buf_append_char(out, (char)(0x80 | (code & 0x3f)));
+    }
+}
+
+static struct str after_last(struct str s, struct str needle)
+{
+    struct str found = STR_NULL;
+
+    for (ssize_t i; (i = str_find(s, needle)) >= 0;)
+        found = s = str_sub(s, (size_t)i + needle.len, s.len);
+    return found;
+}
+
+/* What is behind ".../lib/python3.12/", or ptr NULL. */
+static struct str after_stdlib(struct str file)
+{
+    struct str rest = after_last(file, STR("/python3."));
+    size_t i = 0;
+
+    while (i < rest.len && rest.ptr[i] >= '0' && rest.ptr[i] <= '9')
+        i++;
+    if (!i || i == rest.len || rest.ptr[i] != '/')
+        return STR_NULL;
+    return str_sub(rest, i + 1, rest.len);
+}
+
+static struct str library_file(struct str file)
+{
+    static const struct str packages[] = {{"/site-packages/", 15}, {"/dist-packages/", 15}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(packages); i++) {
+        struct str rest = after_last(file, packages[i]);
+        if (rest.len)
+            return rest;
+    }
+    return after_stdlib(file);
+}
+
+static bool is_application(struct str file)
+{
+    return str_starts_with(file, STR("/")) && str_ends_with(file, STR(".py")) &&
+           !library_file(file).len;
+}
+
+/* py-spy shortens by looking for __init__.py on the target's disk, which is not ours to read:
+ * whatever directories all of the application's files have in common are left out instead. */
+void labels_init(struct labels *l, const struct profile *p)
+{
+    bool any = false;
+
+    *l = (struct labels){0};
+    for (size_t i = 0; i < p->n_frames; i++) {
+        struct str file = p->frames[i].file;
+
+        if (!is_application(file))
+            continue;
+        struct str dir = str_sub(file, 0, (size_t)str_rfind_char(file, '/') + 1);
+        if (!any)
+            l->common = dir;
+        any = true;
+        while (!str_starts_with(dir, l->common)) {
+            struct str up = str_sub(l->common, 0, l->common.len - 1);
+            l->common = str_sub(up, 0, (size_t)str_rfind_char(up, '/') + 1);
+        }
+    }
+    if (l->common.len == 1)
+        l->common = STR_NULL;
+}
+
+struct str label_short_file(const struct labels *l, struct str file)
+{
+    if (!str_starts_with(file, STR("/")))
+        return file;
+    struct str library = library_file(file);
+    if (library.len)
+        return library;
+    if (!str_ends_with(file, STR(".py"))) /* a native library, Cython, … */
+        return str_sub(file, (size_t)str_rfind_char(file, '/') + 1, file.len);
+    return str_starts_with(file, l->common) ? str_sub(file, l->common.len, file.len) : file;
+}
+
+/* ';' separates frames and a line end separates stacks in the raw format; XML 1.0 has no control
+ * characters at all. */
+static void append_clean(struct str s, struct buf *out)
+{
+    for (size_t pos = 0; pos < s.len;) {
+        uint32_t c = utf8_next(s, &pos);
+
+        if (c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029)
+            c = ' ';
+        else if (c == ';')
+            c = ',';
+        else if (c == 0xfffe || c == 0xffff)
+            c = 0xfffd;
+        utf8_append(out, c);
+    }
+}
+
+void label_append(const struct labels *l, const struct profile_frame *f, struct buf *out)
+{
+    struct str file = label_short_file(l, f->file);
+
+    append_clean(f->function, out);
+    if (!file.len)
+        return;
+    buf_append_cstr(out, " (");
+    append_clean(file, out);
+    if (f->line)
+        buf_appendf(out, ":%" PRId64, f->line);
+    buf_append_char(out, ')');
+}

@@ -1,0 +1,106 @@
+/* What the readers and writers of pkg/profile share. A stack is a path in one call tree: node 0 is
+ * the root, every other node is (parent, frame), so that common beginnings are kept once. Parents
+ * come before their children in the array. */
+#pragma once
+
+#include "base/arena.h"
+#include "base/map.h"
+#include "profile/profile.h"
+
+#define NODE_NONE UINT32_MAX
+
+/* The first two members are the key of struct pairs. */
+struct pair_key {
+    uint32_t a, b;
+};
+
+/* Index over an array of structures that begin with a struct pair_key; entries are only added. */
+struct pairs {
+    uint32_t *slots; /* index + 1; 0: free */
+    size_t cap, len;
+    uint64_t seed;
+};
+
+void pairs_init(struct pairs *t);
+void pairs_finish(struct pairs *t);
+/* The array's index of (a, b), or NODE_NONE. */
+uint32_t pairs_find(const struct pairs *t, const void *base, size_t stride, uint32_t a, uint32_t b);
+/* Adds entry `index`, which is in the array already and not yet here. */
+void pairs_add(struct pairs *t, const void *base, size_t stride, uint32_t index);
+
+struct node {
+    struct pair_key key; /* parent, frame */
+    int64_t self;        /* samples that end here */
+};
+
+/* Consecutive samples of one stack. */
+struct run {
+    uint32_t node, weight;
+};
+
+struct thread {
+    struct str label;
+    struct run *runs;
+    size_t len, cap;
+    int64_t samples;
+};
+
+struct profile {
+    struct profile_limits limits;
+    struct arena *arena;
+    struct map *frame_index; /* function NUL file NUL line → frame + 1 */
+    struct profile_frame *frames;
+    size_t n_frames, frames_cap;
+    struct pairs node_index;
+    struct node *nodes;
+    size_t n_nodes, nodes_cap;
+    struct map *thread_index; /* label → thread + 1 */
+    struct thread *threads;
+    size_t n_threads, threads_cap;
+    size_t n_stacks, n_runs;
+    int64_t samples;
+    bool scrub;
+    char *title, *note;
+    int64_t start_ms, duration_ms, rate;
+};
+
+/* Grows *array so that it holds `need` items of `size` bytes. */
+void grow(void *array, size_t *cap, size_t need, size_t size);
+int profile_child(struct profile *p, uint32_t parent, uint32_t frame, uint32_t *ret,
+                  struct err *err);
+int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t weight,
+                    struct err *err);
+/* The frames from the root to `node` in `path`, which is grown; returns how many. */
+size_t profile_path(const struct profile *p, uint32_t node, uint32_t **path, size_t *cap);
+
+/* The text of a frame, cleaned (control characters, ';', bytes that are not UTF-8). */
+struct labels {
+    struct str common; /* the directory that all files of the application share, with its '/' */
+};
+void labels_init(struct labels *l, const struct profile *p);
+struct str label_short_file(const struct labels *l, struct str file);
+/* "function (file:line)", "function (file)" or "function" as py-spy writes them. */
+void label_append(const struct labels *l, const struct profile_frame *f, struct buf *out);
+
+/* The call tree by label, with siblings in byte order: what people see. */
+struct tree_node {
+    struct pair_key key; /* parent, label */
+    uint32_t first, next;
+    int64_t self, total;
+};
+
+struct tree {
+    struct arena *arena;
+    struct str *labels;
+    uint32_t *hues; /* a label's hash of its package; see labels_hue */
+    size_t n_labels;
+    struct tree_node *nodes; /* 0: the root, without a label */
+    size_t len;
+};
+
+void tree_build(struct tree *t, const struct profile *p);
+void tree_finish(struct tree *t);
+
+/* Code point at *pos, which moves on; 0xfffd for bytes that are not UTF-8. *pos < s.len. */
+uint32_t utf8_next(struct str s, size_t *pos);
+void utf8_append(struct buf *out, uint32_t code);

@@ -1,0 +1,133 @@
+#include "profile/profile_internal.h"
+
+#include "base/alloc.h"
+
+struct order {
+    const struct tree *t;
+    const uint32_t *rank;
+};
+
+static int by_text(const void *a, const void *b, void *context)
+{
+    const struct str *labels = context;
+
+    return str_cmp(labels[*(const uint32_t *)a], labels[*(const uint32_t *)b]);
+}
+
+/* By parent, then by label: siblings stand together, in order. */
+static int by_parent(const void *a, const void *b, void *context)
+{
+    const struct order *o = context;
+    const struct tree_node *x = &o->t->nodes[*(const uint32_t *)a];
+    const struct tree_node *y = &o->t->nodes[*(const uint32_t *)b];
+
+    if (x->key.a != y->key.a)
+        return x->key.a < y->key.a ? -1 : 1;
+    return o->rank[x->key.b] < o->rank[y->key.b] ? -1 : 1;
+}
+
+/* The part of a file that says whose code it is: "multiprocessing/process.py" → "multiprocessing";
+ * no file (process, thread) and native libraries are 0, the neutral hue. */
+static uint32_t hue_of(const struct labels *l, const struct profile_frame *f)
+{
+    struct str file = label_short_file(l, f->file);
+    ssize_t slash = str_find_char(file, '/');
+
+    if (!file.len || str_find(file, STR(".so")) >= 0 || str_is(file, "?") || str_is(file, "[vdso]"))
+        return 0;
+    if (slash > 0)
+        file.len = (size_t)slash;
+    return 1 + (uint32_t)(str_hash(file) % (UINT32_MAX - 1));
+}
+
+static uint32_t *label_frames(struct tree *t, const struct profile *p)
+{
+    struct labels l;
+    _cleanup_(map_destroyp) struct map *index = map_create();
+    uint32_t *of = xcalloc(p->n_frames + 1, sizeof(*of));
+
+    labels_init(&l, p);
+    t->labels = arena_array(t->arena, p->n_frames + 1, sizeof(*t->labels));
+    t->hues = arena_array(t->arena, p->n_frames + 1, sizeof(*t->hues));
+    for (size_t i = 0; i < p->n_frames; i++) {
+        const struct profile_frame *f = &p->frames[i];
+        /* U+FFFD takes three bytes in place of one */
+        _cleanup_(buf_finish) struct buf text = BUF_INIT((f->function.len + f->file.len) * 3 + 32);
+
+        label_append(&l, f, &text);
+        uintptr_t known = (uintptr_t)map_get(index, buf_str(&text));
+        if (!known) {
+            t->labels[t->n_labels] = arena_str(t->arena, buf_str(&text));
+            t->hues[t->n_labels] = hue_of(&l, f);
+            known = ++t->n_labels;
+            map_set(index, buf_str(&text), (void *)known);
+        }
+        of[i] = (uint32_t)(known - 1);
+    }
+    return of;
+}
+
+static void add_nodes(struct tree *t, const struct profile *p, const uint32_t *label)
+{
+    _cleanup_(freep) uint32_t *of = xcalloc(p->n_nodes, sizeof(*of));
+    _cleanup_(pairs_finish) struct pairs index;
+
+    pairs_init(&index);
+    t->nodes = xcalloc(p->n_nodes, sizeof(*t->nodes));
+    t->nodes[0] = (struct tree_node){.key = {NODE_NONE, NODE_NONE}};
+    t->len = 1;
+    for (size_t i = 1; i < p->n_nodes; i++) {
+        const struct node *n = &p->nodes[i];
+        uint32_t parent = of[n->key.a], l = label[n->key.b];
+        uint32_t at = pairs_find(&index, t->nodes, sizeof(*t->nodes), parent, l);
+
+        if (at == NODE_NONE) {
+            at = (uint32_t)t->len++;
+            t->nodes[at] = (struct tree_node){.key = {parent, l}};
+            pairs_add(&index, t->nodes, sizeof(*t->nodes), at);
+        }
+        t->nodes[at].self += n->self;
+        of[i] = at;
+    }
+    for (size_t i = t->len; i-- > 0;) {
+        t->nodes[i].total += t->nodes[i].self;
+        if (i)
+            t->nodes[t->nodes[i].key.a].total += t->nodes[i].total;
+    }
+}
+
+static void link_siblings(struct tree *t)
+{
+    size_t most = t->len > t->n_labels ? t->len : t->n_labels;
+    _cleanup_(freep) uint32_t *items = xcalloc(most + 1, sizeof(*items));
+    _cleanup_(freep) uint32_t *rank = xcalloc(t->n_labels + 1, sizeof(*rank));
+
+    for (size_t i = 0; i < t->n_labels; i++)
+        items[i] = (uint32_t)i;
+    qsort_r(items, t->n_labels, sizeof(*items), by_text, t->labels);
+    for (size_t i = 0; i < t->n_labels; i++)
+        rank[items[i]] = (uint32_t)i;
+    for (size_t i = 1; i < t->len; i++)
+        items[i - 1] = (uint32_t)i;
+    qsort_r(items, t->len - 1, sizeof(*items), by_parent, &(struct order){t, rank});
+    for (size_t i = t->len - 1; i-- > 0;) { /* from the back: the first sibling is linked last */
+        struct tree_node *n = &t->nodes[items[i]], *parent = &t->nodes[n->key.a];
+        n->next = parent->first;
+        parent->first = items[i];
+    }
+}
+
+void tree_build(struct tree *t, const struct profile *p)
+{
+    *t = (struct tree){.arena = arena_create(0)};
+    _cleanup_(freep) uint32_t *label = label_frames(t, p);
+    add_nodes(t, p, label);
+    link_siblings(t);
+}
+
+void tree_finish(struct tree *t)
+{
+    arena_destroy(t->arena);
+    free(t->nodes);
+    *t = (struct tree){0};
+}
