@@ -14,7 +14,7 @@ struct kube_client;
 struct kube_client_options {
     struct loop *loop;
     struct transport *transport;
-    struct kube_config *config;    /* kept, not owned */
+    struct kube_config *config; /* kept, not owned */
     struct random_source *random;
     /* Optional: called once for every request that the API server answered (code, or 0). For
      * metrics and for the test of RBAC rights. resource: e.g. "pyspyprofiles/status". */
@@ -48,6 +48,7 @@ struct kube_request {
     enum kube_patch patch;   /* KUBE_PATCH */
     bool metadata_only;      /* ask for PartialObjectMetadata(List) */
     bool discard_reply;      /* ask for metadata only and do not parse what comes back */
+    bool urgent;             /* never waits behind other requests */
     int64_t timeout_ms;      /* 0: 30 s */
     size_t max_response;     /* 0: 16 MiB */
 };
@@ -65,21 +66,46 @@ struct kube_call *kube_send(struct kube_client *c, const struct kube_request *re
 /* No call-back will come. NULL is fine. Not after the call-back. */
 void kube_cancel(struct kube_client *c, struct kube_call *call);
 
+/* A list, whose items come one by one as they arrive, so that a page never is in memory as a whole.
+ * Errors may come after items. */
+struct kube_list_options {
+    const struct kube_resource *resource;
+    struct str namespace_;                                 /* empty: all */
+    const char *label_selector, *field_selector;           /* not encoded; NULL: none */
+    const char *resource_version, *resource_version_match; /* NULL or "": not sent */
+    const char *continue_token;
+    int64_t limit; /* items a page; 0: all */
+    bool metadata_only;
+    int64_t timeout_ms; /* 0: 120 s */
+};
+
+struct kube_list_handlers {
+    void (*item)(void *context, struct kube_object *object); /* take a reference to keep */
+    /* Once, at the end, unless cancelled: err NULL when the page is whole. */
+    void (*end)(void *context, struct str resource_version, struct str continue_token,
+                struct err *err);
+    void *context;
+};
+
+struct kube_call *kube_list(struct kube_client *c, const struct kube_list_options *options,
+                            const struct kube_list_handlers *handlers);
+
 /* A watch: events one document at a time. */
 enum kube_event_type { KUBE_ADDED, KUBE_MODIFIED, KUBE_DELETED, KUBE_BOOKMARK, KUBE_ERROR };
 
 struct kube_watch_options {
     const struct kube_resource *resource;
-    struct str namespace_; /* empty: all */
+    struct str namespace_;                       /* empty: all */
     const char *label_selector, *field_selector; /* not encoded; NULL: none */
-    const char *resource_version; /* NULL or "" as the semantics say */
-    bool send_initial_events;     /* WatchList */
+    const char *resource_version;                /* NULL or "" as the semantics say */
+    bool send_initial_events;                    /* WatchList */
     bool metadata_only;
-    int64_t timeout_s;            /* timeoutSeconds */
+    int64_t timeout_s; /* timeoutSeconds */
 };
 
 struct kube_watch_handlers {
-    /* KUBE_ERROR: object is a Status (status_err filled from it). object: take a reference to keep. */
+    /* KUBE_ERROR: object is a Status (status_err filled from it). object: take a reference to keep.
+     */
     void (*event)(void *context, enum kube_event_type type, struct kube_object *object,
                   struct err *status_err);
     /* Once, at the end, unless cancelled: err NULL for a clean end. */
@@ -89,6 +115,10 @@ struct kube_watch_handlers {
 
 struct kube_call *kube_watch(struct kube_client *c, const struct kube_watch_options *options,
                              const struct kube_watch_handlers *handlers);
+
+/* Decodes one document of a watch stream. */
+int kube_decode_event(struct str text, enum kube_event_type *ret_type,
+                      struct kube_object **ret_object, struct err *err);
 
 /* Fills err from a metav1.Status tree and HTTP status; returns err->code. */
 int kube_status_error(const struct json *status, int http_status, struct err *err);

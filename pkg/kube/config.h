@@ -13,9 +13,9 @@
 struct kube_config;
 
 struct kube_config_options {
-    const char *kubeconfig; /* path of the flag, or NULL */
-    const char *context;    /* NULL: current-context */
-    const char *const *environment; /* NAME=value list; NULL: environ */
+    const char *kubeconfig;          /* path of the flag, or NULL */
+    const char *context;             /* NULL: current-context */
+    const char *const *environment;  /* NAME=value list; NULL: environ */
     const char *service_account_dir; /* NULL: /var/run/secrets/kubernetes.io/serviceaccount */
 };
 
@@ -36,8 +36,13 @@ struct kube_credentials {
     const struct http_header *headers;
     size_t n_headers;
     const struct tls_config *tls;
+    uint64_t generation; /* grows with each renewal */
 };
 void kube_config_credentials(struct kube_config *c, struct loop *loop, bool renew,
                              void (*done)(void *context, const struct kube_credentials *credentials,
                                           struct err *err),
                              void *context);
+/* Takes back a question whose answer has not come; by its context. */
+void kube_config_credentials_cancel(struct kube_config *c, void *context);
+bool kube_config_renewable(const struct kube_config *c); /* asking with `renew` may help */
+uint64_t kube_config_generation(const struct kube_config *c);

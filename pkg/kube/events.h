@@ -15,8 +15,8 @@ struct event_recorder_options {
     size_t max_queued;      /* 0: 1000 */
 };
 
-int event_recorder_create(const struct event_recorder_options *options,
-                          struct event_recorder **ret, struct err *err);
+int event_recorder_create(const struct event_recorder_options *options, struct event_recorder **ret,
+                          struct err *err);
 void event_recorder_destroy(struct event_recorder *r);
 
 struct event_regarding {

@@ -17,5 +17,6 @@ struct kube_object *kube_object_ref(struct kube_object *o);
 void kube_object_unref(struct kube_object *o); /* NULL is fine */
 DEFINE_CLEANUP(struct kube_object *, kube_object_unref);
 
-struct str kube_object_label(const struct kube_object *o, const char *name);      /* ptr NULL: none */
-struct str kube_object_annotation(const struct kube_object *o, const char *name); /* ptr NULL: none */
+struct str kube_object_label(const struct kube_object *o, const char *name); /* ptr NULL: none */
+struct str kube_object_annotation(const struct kube_object *o,
+                                  const char *name); /* ptr NULL: none */
