@@ -54,18 +54,19 @@ run_long() {
     say "$title: done in $((SECONDS - start)) s"
 }
 
-# with_lock FILE COMMAND…: one at a time among all processes that name FILE.
+# with_lock FILE COMMAND…: one at a time among all processes that name FILE. What COMMAND leaves running has to
+# close descriptor 9, or it keeps the lock.
 with_lock() {
     local file=$1
     shift
     mkdir -p "${file%/*}"
-    (
-        if ! flock --nonblock 9; then
-            say "Waiting for ${file##*/} (another run holds it) …"
-            flock 9
-        fi
-        "$@"
-    ) 9>"$file"
+    exec 9>"$file"
+    if ! flock --nonblock 9; then
+        say "Waiting for ${file##*/} (another run holds it) …"
+        flock 9
+    fi
+    "$@"
+    exec 9>&-
 }
 
 # The programs that we built from Go modules.
@@ -95,4 +96,9 @@ go_command() {
 version_at_least() {
     local have=${1#go}
     [[ $(printf '%s\n%s\n' "$2" "$have" | sort -V | head -n 1) == "$2" ]]
+}
+
+# c_sources: every C source of the repository, relative to its root.
+c_sources() {
+    (cd "$ROOT" && find pkg controller runner tests hack -name '*.[ch]' -not -path '*/build/*' 2>/dev/null | LC_ALL=C sort)
 }
