@@ -28,8 +28,9 @@ struct reflector_options {
      * `now` is NULL and old the last known state. */
     void (*changed)(void *context, enum cache_change change, struct kube_object *old,
                     struct kube_object *now);
-    void (*synced)(void *context);                       /* the first whole list is in; may be NULL */
-    void (*failed)(void *context, const struct err *err); /* will be tried again; for logs; may be NULL */
+    void (*synced)(void *context); /* the first whole list is in; may be NULL */
+    void (*failed)(void *context,
+                   const struct err *err); /* will be tried again; for logs; may be NULL */
     void *context;
 };
 
