@@ -45,7 +45,7 @@ const char *const profile_format_names[] = {"flamegraph", "speedscope", "raw", "
 
 static const struct json_field process_spec_table[] = {
     {"select", JSON_F_ENUM, offsetof(struct process_spec, select), .names = process_select_names},
-    {"command", JSON_F_STR, offsetof(struct process_spec, command), .max_len = 1024},
+    {"command", JSON_F_STR, offsetof(struct process_spec, command), .max_len = 4096},
     {"pid", JSON_F_INT, offsetof(struct process_spec, pid), .min = 1, .max = INT32_MAX},
     {"hostPID", JSON_F_INT, offsetof(struct process_spec, host_pid), .min = 1, .max = INT32_MAX},
     {NULL},

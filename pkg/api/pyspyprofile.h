@@ -19,8 +19,9 @@
 #define LABEL_PROFILE_UID       API_GROUP "/profile-uid"
 #define LABEL_PROFILE_NAME      API_GROUP "/profile-name" /* cut to 63 bytes; for people */
 #define LABEL_PROFILE_NAMESPACE API_GROUP "/profile-namespace"
-#define LABEL_DENY              API_GROUP "/deny"    /* on a Pod or Namespace: "true" */
-#define ANNOTATION_PROFILE_NAME API_GROUP "/profile" /* "namespace/name", never cut */
+#define LABEL_DENY              API_GROUP "/deny"       /* on a Pod or Namespace: "true" */
+#define ANNOTATION_TARGET_UID   API_GROUP "/target-uid" /* UID of the profiled Pod */
+#define ANNOTATION_PROFILE_NAME API_GROUP "/profile"    /* "namespace/name", never cut */
 
 enum profile_phase { PHASE_PENDING, PHASE_RUNNING, PHASE_COMPLETED, PHASE_FAILED, PHASE_CANCELLED };
 extern const char *const profile_phase_names[];

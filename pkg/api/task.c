@@ -13,7 +13,7 @@ static const struct json_field container_table[] = {
 
 static const struct json_field process_table[] = {
     {"select", JSON_F_ENUM, offsetof(struct process_spec, select), .names = process_select_names},
-    {"command", JSON_F_STR, offsetof(struct process_spec, command), .max_len = 1024},
+    {"command", JSON_F_STR, offsetof(struct process_spec, command), .max_len = 4096},
     {"pid", JSON_F_INT, offsetof(struct process_spec, pid)},
     {"hostPID", JSON_F_INT, offsetof(struct process_spec, host_pid)},
     {NULL},

@@ -1,0 +1,261 @@
+/* Policies about a Job that exists and its Pod. */
+#include "controller/plan_internal.h"
+
+#include <inttypes.h>
+
+#include "controller/job.h"
+
+#define NODE_LOOK_MS 15000 /* a Job that has not started by then: is the node well? */
+
+static const struct container_status *runner_container(const struct planning *g)
+{
+    return g->in->runner ? pod_container(g->in->runner, STR("runner")) : NULL;
+}
+
+static struct str receipt_kind_message(struct planning *g, const struct receipt *receipt)
+{
+    return plan_printf(g, "%zu result%s in %.*s %.*s", receipt->files.len,
+                       receipt->files.len == 1 ? "" : "s", STR_ARG(receipt->kind),
+                       STR_ARG(receipt->name));
+}
+
+static void add_results(struct planning *g, struct profile_status *s, const struct receipt *receipt)
+{
+    const struct upload_file *files = receipt->files.items;
+    struct result_status *results =
+        arena_array(g->arena, receipt->files.len, sizeof(struct result_status));
+    bool secret = str_is(receipt->kind, "Secret");
+    const struct target_status *targets = s->targets.items;
+    for (size_t i = 0; i < receipt->files.len; i++)
+        results[i] = (struct result_status){
+            .target = targets[0].pod_name,
+            .format = files[i].format,
+            .media_type = files[i].media_type,
+            .encoding = files[i].encoding,
+            .size_bytes = files[i].size_bytes,
+            .sha256 = files[i].sha256,
+            .config_map_name = secret ? STR_NULL : receipt->name,
+            .config_map_key = secret ? STR_NULL : files[i].key,
+            .secret_name = secret ? receipt->name : STR_NULL,
+            .secret_key = secret ? files[i].key : STR_NULL,
+        };
+    s->results = (struct json_array){results, receipt->files.len};
+}
+
+static bool complete(struct planning *g, const struct summary *sum)
+{
+    struct profile_status s;
+    plan_status_begin(g, &s);
+    s.phase = PHASE_COMPLETED;
+    s.reason = str_of(profile_reason_names[sum->reason]); /* ProcessExited, or none */
+    s.message = sum->message;
+    s.completion_ms = g->in->now_ms;
+    s.summary = STR("1/1");
+    struct target_status *t = plan_status_target(g, &s);
+    t->phase = PHASE_COMPLETED;
+    t->reason = s.reason;
+    t->message = sum->message;
+    plan_status_summary(g, &s, sum);
+    add_results(g, &s, sum->receipt);
+    const char *why = sum->reason ? profile_reason_names[sum->reason] : "Completed";
+    struct str where = receipt_kind_message(g, sum->receipt);
+    plan_status_condition(g, &s, "TargetResolved", true, "TargetFound", STR(""));
+    plan_status_condition(g, &s, "Running", false, why, STR(""));
+    plan_status_condition(g, &s, "ResultsStored", true, "Stored", where);
+    plan_status_condition(g, &s, "Complete", true, why, s.message);
+    plan_status_condition(g, &s, "Failed", false, why, STR(""));
+    plan_status_condition(g, &s, "Ready", true, why, STR(""));
+    plan_status_commit(g, &s);
+    plan_event(g, PLAN_EVENT_NORMAL, "Completed", "Profile",
+               plan_printf(g, "%" PRId64 " samples; %.*s", sum->samples, STR_ARG(where)));
+    return true;
+}
+
+/* The runner has ended and left its summary: done, or failed with its own reason. */
+bool plan_finished_runner(struct planning *g)
+{
+    struct summary sum;
+    if (!plan_summary(g, &sum))
+        return false;
+    if (sum.reason == REASON_NONE || (sum.reason == REASON_PROCESS_EXITED && sum.receipt)) {
+        if (sum.receipt && g->in->receipt_valid(g->in->context, g->p->meta.uid, sum.receipt))
+            return complete(g, &sum);
+        return plan_failf(g, REASON_STORAGE_UNAVAILABLE,
+                          "the profiling Job ended without a valid receipt for its results");
+    }
+    if (sum.reason == REASON_CANCELLED && !g->p->spec.cancel)
+        return plan_failf(g, REASON_PROFILER_FAILED,
+                          "the profiling Job was stopped from outside: "
+                          "%.*s",
+                          STR_ARG(sum.message));
+    return plan_fail(g, (enum profile_reason)sum.reason, sum.message);
+}
+
+static bool node_gone(struct planning *g)
+{
+    return g->in->node_lookup == LOOKUP_MISSING ||
+           (g->in->node_lookup == LOOKUP_FOUND && !g->in->node->ready);
+}
+
+static struct str node_name(const struct planning *g)
+{
+    return g->in->job ? g->in->job->node_name : STR("");
+}
+
+/* Asks for the node once; true when the caller has to wait for the answer. */
+static bool ask_node(struct planning *g)
+{
+    if (g->in->node_lookup != LOOKUP_NOT_ASKED)
+        return false;
+    return g->plan->get_node = true;
+}
+
+static bool killed_runner(struct planning *g, const struct container_status *c)
+{
+    if (str_is(c->reason, "OOMKilled"))
+        return plan_failf(g, REASON_PROFILER_FAILED,
+                          "the runner used more memory than runner.resources.limits.memory "
+                          "(OOMKilled)");
+    return plan_failf(g, REASON_PROFILER_FAILED,
+                      "the runner ended without a summary: %.*s, exit code %" PRId64 ", %.*s",
+                      STR_ARG(c->reason), c->exit_code, STR_ARG(str_sub(c->message, 0, 512)));
+}
+
+/* The Job or its Pod failed without the runner's own words. */
+bool plan_failed_job(struct planning *g)
+{
+    const struct plan_input *in = g->in;
+    const struct container_status *c = runner_container(g);
+    if (in->runner && in->runner->disrupted) {
+        if (ask_node(g))
+            return true;
+        return plan_failf(g, REASON_NODE_LOST, "the profiling Pod was removed from node %.*s: %.*s",
+                          STR_ARG(node_name(g)), STR_ARG(in->runner->disruption_message));
+    }
+    if (in->job && in->job->failed && str_is(in->job->reason, "DeadlineExceeded"))
+        return plan_failf(g, REASON_DEADLINE_EXCEEDED,
+                          "the profiling Job did not end within its %" PRId64 " s",
+                          job_active_deadline_s(&g->p->spec));
+    if (c && c->state == CONTAINER_TERMINATED)
+        return killed_runner(g, c);
+    if (in->runner && str_is(in->runner->phase, "Failed"))
+        return plan_failf(g, REASON_PROFILER_FAILED,
+                          "node %.*s refused the profiling Pod: %.*s: %.*s", STR_ARG(node_name(g)),
+                          STR_ARG(in->runner->reason),
+                          STR_ARG(str_sub(in->runner->message, 0, 512)));
+    if (in->job && in->job->failed) {
+        if (ask_node(g))
+            return true;
+        if (node_gone(g))
+            return plan_failf(g, REASON_NODE_LOST, "node %.*s was lost while its profile ran",
+                              STR_ARG(node_name(g)));
+        return plan_failf(g, REASON_PROFILER_FAILED, "the profiling Job failed: %.*s: %.*s",
+                          STR_ARG(in->job->reason), STR_ARG(in->job->message));
+    }
+    return false;
+}
+
+/* Sampling had begun and the Job is gone: nobody will finish it. */
+bool plan_lost_job(struct planning *g)
+{
+    if (g->in->job || g->in->job_expected || g->p->status.phase != PHASE_RUNNING)
+        return false;
+    return plan_failf(g, REASON_PROFILER_FAILED, "the profiling Job was deleted by someone else");
+}
+
+static int64_t run_deadline_ms(const struct planning *g, int64_t started_ms)
+{
+    return started_ms + (job_active_deadline_s(&g->p->spec) - g->p->spec.start_deadline_s) * 1000;
+}
+
+bool plan_running(struct planning *g)
+{
+    const struct container_status *c = runner_container(g);
+    if (!g->in->job || !c || c->state != CONTAINER_RUNNING)
+        return false;
+    int64_t started = c->started_ms ? c->started_ms : g->in->now_ms;
+    int64_t left = run_deadline_ms(g, started) - g->in->now_ms;
+    if (left <= 0) {
+        if (ask_node(g))
+            return true;
+        if (node_gone(g))
+            return plan_failf(g, REASON_NODE_LOST, "node %.*s was lost while its profile ran",
+                              STR_ARG(node_name(g)));
+        return plan_failf(g, REASON_DEADLINE_EXCEEDED,
+                          "the profiling Job handed nothing in within %" PRId64 " s of its start",
+                          (g->in->now_ms - started) / 1000);
+    }
+    g->plan->look_again_ms = left;
+    if (g->p->status.phase == PHASE_RUNNING)
+        return true;
+    struct profile_status s;
+    plan_status_begin(g, &s);
+    s.phase = PHASE_RUNNING;
+    s.start_ms = started;
+    s.summary = STR("0/1");
+    plan_status_target(g, &s)->phase = PHASE_RUNNING;
+    plan_status_condition(g, &s, "TargetResolved", true, "TargetFound", STR(""));
+    plan_status_condition(g, &s, "Running", true, "Sampling", STR(""));
+    plan_status_commit(g, &s);
+    plan_event(g, PLAN_EVENT_NORMAL, "Running", "Profile",
+               plan_printf(g, "Sampling for %" PRId64 " s at %" PRId64 " Hz on node %.*s",
+                           g->p->spec.sampling.duration_ms / 1000, g->p->spec.sampling.rate,
+                           STR_ARG(node_name(g))));
+    return true;
+}
+
+static bool image_trouble(const struct container_status *c)
+{
+    static const char *const reasons[] = {"ErrImagePull",      "ImagePullBackOff",
+                                          "InvalidImageName",  "ErrImageNeverPull",
+                                          "ImageInspectError", "RegistryUnavailable"};
+    for (size_t i = 0; c && c->state == CONTAINER_WAITING && i < ARRAY_SIZE(reasons); i++)
+        if (str_is(c->reason, reasons[i]))
+            return true;
+    return false;
+}
+
+/* The Job is there and its container does not run yet. */
+bool plan_starting(struct planning *g)
+{
+    if (!g->in->job)
+        return g->in->job_expected;
+    const struct container_status *c = runner_container(g);
+    int64_t left = plan_start_left(g);
+    bool image = image_trouble(c);
+    if (image && left > 0)
+        return plan_waitf(g, REASON_IMAGE_PULL_FAILED, "%.*s: %.*s", STR_ARG(c->reason),
+                          STR_ARG(str_sub(c->message, 0, 512)));
+    if (image)
+        return plan_failf(g, REASON_IMAGE_PULL_FAILED, "%.*s: %.*s", STR_ARG(c->reason),
+                          STR_ARG(str_sub(c->message, 0, 512)));
+    if (g->p->status.phase == PHASE_RUNNING && !g->in->runner) {
+        if (ask_node(g))
+            return true;
+        return plan_failf(g, node_gone(g) ? REASON_NODE_LOST : REASON_PROFILER_FAILED,
+                          "the profiling Pod on node %.*s is gone", STR_ARG(node_name(g)));
+    }
+    int64_t waited = g->in->now_ms - g->in->job->meta.creation_ms;
+    if (left > 0 && waited < NODE_LOOK_MS) {
+        g->plan->look_again_ms = left < NODE_LOOK_MS - waited ? left : NODE_LOOK_MS - waited;
+        return true;
+    }
+    if (ask_node(g))
+        return true;
+    const char *what = g->in->node_lookup == LOOKUP_MISSING ? "does not exist" : "is not ready";
+    if (node_gone(g) && left > 0)
+        return plan_waitf(g, REASON_NODE_NOT_READY, "node %.*s %s", STR_ARG(node_name(g)), what);
+    if (node_gone(g))
+        return plan_failf(g, REASON_NODE_NOT_READY,
+                          "node %.*s %s; waited for startDeadlineSeconds (%" PRId64 " s)",
+                          STR_ARG(node_name(g)), what, g->p->spec.start_deadline_s);
+    if (left > 0)
+        return plan_waitf(g, REASON_JOB_START_TIMEOUT,
+                          "the profiling Pod has not started yet on node %.*s: %.*s",
+                          STR_ARG(node_name(g)), c ? (int)c->reason.len : 10,
+                          c && c->reason.len ? c->reason.ptr : "not placed");
+    return plan_failf(g, REASON_JOB_START_TIMEOUT,
+                      "the profiling Pod did not start on node %.*s within startDeadlineSeconds "
+                      "(%" PRId64 " s)",
+                      STR_ARG(node_name(g)), g->p->spec.start_deadline_s);
+}
