@@ -305,9 +305,12 @@ static void watch_failed(struct reflector *r, const struct err *err)
         pause_then(r, WATCHING, err);
 }
 
+/* An API server before 1.32, one with the gate off, or over an etcd that cannot report progress.
+ * Each says so in its own way; a list works with all of them. */
 static bool is_refused(const struct err *err)
 {
-    return err->code == ERR_INVALID || err->code == ERR_NOT_FOUND;
+    return err->http_status && err->code != ERR_THROTTLED && err->code != ERR_UNAUTHORIZED &&
+           err->code != ERR_FORBIDDEN && err->code != ERR_GONE;
 }
 
 static void streaming_failed(struct reflector *r, const struct err *err)
@@ -317,8 +320,8 @@ static void streaming_failed(struct reflector *r, const struct err *err)
         relist_now(r);
     } else if (drop_field_selector(r, err)) {
         go_on(r, STREAMING);
-    } else if (is_refused(err) && err->http_status) {
-        r->use_watch_list = false; /* an API server before 1.32, or with the gate off */
+    } else if (is_refused(err)) {
+        r->use_watch_list = false;
         go_on(r, LISTING);
     } else {
         pause_then(r, STREAMING, err);
