@@ -2,8 +2,8 @@
 
 openapi-to-jsonschema.py SWAGGER.json FOLDER
 
-The schemas are strict: a field that the API does not know is an error, as `kubectl apply` with strict
-field validation would say.
+The schemas are strict: a field that the API does not know is an error, as `kubectl apply` with
+strict field validation would say.
 """
 
 import json
@@ -43,7 +43,9 @@ def main():
                 continue
             api = kind["group"] + "/" + kind["version"] if kind["group"] else kind["version"]
             short = kind["group"].split(".")[0]
-            parts = [kind["kind"], short, kind["version"]] if short else [kind["kind"], kind["version"]]
+            parts = (
+                [kind["kind"], short, kind["version"]] if short else [kind["kind"], kind["version"]]
+            )
             kinds["-".join(parts).lower() + ".json"] = {
                 "allOf": [{"$ref": "_definitions.json" + DEFINITIONS + name}],
                 "required": ["apiVersion", "kind"],

@@ -1,4 +1,4 @@
-"""Functions and files whose names are hostile to XML, JSON, shells and the `;` of collapsed stacks."""
+"""Functions and files whose names are hostile to XML, JSON, shells and collapsed stacks."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""Keeps a web service busy: load.py HOST:PORT [CLIENTS]. One request after the other per client, with short pauses."""
+"""Keeps a web service busy: load.py HOST:PORT [CLIENTS]. Each client asks one thing after another."""
 
 import http.client
 import random
@@ -12,7 +12,9 @@ def shop(address):
     while True:
         try:
             currency = random.choice(["EUR", "USD", "JPY", "CHF"])
-            connection.request("GET", f"/checkout?items={random.randint(10, 80)}&currency={currency}")
+            connection.request(
+                "GET", f"/checkout?items={random.randint(10, 80)}&currency={currency}"
+            )
             connection.getresponse().read()
             time.sleep(0.002)
         except (OSError, http.client.HTTPException):
