@@ -2,32 +2,19 @@
 
 #include <inttypes.h>
 
-uint32_t utf8_next(struct str s, size_t *pos)
+/* ';' separates frames and a line end separates stacks in the raw format; XML 1.0 has no control
+ * characters at all. */
+uint32_t clean_next(struct str s, size_t *pos)
 {
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    const unsigned char *b = (const unsigned char *)s.ptr + *pos;
-    size_t left = s.len - *pos;
-    size_t n = b[0] < 0x80           ? 1
-               : (b[0] >> 5) == 0x06 ? 2
-               : (b[0] >> 4) == 0x0e ? 3
-               : (b[0] >> 3) == 0x1e ? 4
-                                     : 0;
+    uint32_t c;
+    size_t len = str_utf8_next(str_sub(s, *pos, s.len), &c);
 
-    *pos += 1;
-    if (n == 1)
-        return b[0];
-    if (!n || n > left)
+    *pos += len ? len : 1;
+    if (!len || c == 0xfffe || c == 0xffff)
         return 0xfffd;
-    uint32_t code = b[0] & (0x7fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((b[i] & 0xc0) != 0x80)
-            return 0xfffd;
-        code = (code << 6) | (b[i] & 0x3fu);
-    }
-    if (code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
-        return 0xfffd;
-    *pos += n - 1;
-    return code;
+    if (c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029)
+        return ' ';
+    return c;
 }
 
 void utf8_append(struct buf *out, uint32_t code)
@@ -126,20 +113,11 @@ struct str label_short_file(const struct labels *l, struct str file)
     return str_starts_with(file, l->common) ? str_sub(file, l->common.len, file.len) : file;
 }
 
-/* ';' separates frames and a line end separates stacks in the raw format; XML 1.0 has no control
- * characters at all. */
 static void append_clean(struct str s, struct buf *out)
 {
     for (size_t pos = 0; pos < s.len;) {
-        uint32_t c = utf8_next(s, &pos);
-
-        if (c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029)
-            c = ' ';
-        else if (c == ';')
-            c = ',';
-        else if (c == 0xfffe || c == 0xffff)
-            c = 0xfffd;
-        utf8_append(out, c);
+        uint32_t c = clean_next(s, &pos);
+        utf8_append(out, c == ';' ? ',' : c);
     }
 }
 

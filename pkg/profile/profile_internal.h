@@ -101,6 +101,7 @@ struct tree {
 void tree_build(struct tree *t, const struct profile *p);
 void tree_finish(struct tree *t);
 
-/* Code point at *pos, which moves on; 0xfffd for bytes that are not UTF-8. *pos < s.len. */
-uint32_t utf8_next(struct str s, size_t *pos);
+/* Code point at *pos < s.len, which moves on. Control characters and line ends become spaces, bytes
+ * that are not UTF-8 and non-characters U+FFFD. */
+uint32_t clean_next(struct str s, size_t *pos);
 void utf8_append(struct buf *out, uint32_t code);
