@@ -4,11 +4,10 @@
 #include "base/log.h"
 #include "controller/reconcile.h"
 
-#define MAX_IN_FLIGHT      32
-#define RETRY_CAP_MS       15000 /* back-off of one profile is cut here: a person waits for it */
-#define JOB_UNSEEN_MS      5000  /* a Job that the cache does not show by then is looked for again */
-#define UNFINISHED                                                                                 \
-    "status.phase!=Completed,status.phase!=Failed,status.phase!=Cancelled"
+#define MAX_IN_FLIGHT 32
+#define RETRY_CAP_MS  15000 /* back-off of one profile is cut here: a person waits for it */
+#define JOB_UNSEEN_MS 5000  /* a Job that the cache does not show by then is looked for again */
+#define UNFINISHED    "status.phase!=Completed,status.phase!=Failed,status.phase!=Cancelled"
 
 const struct kube_resource resource_profiles = {API_GROUP, API_VERSION, API_PLURAL};
 const struct kube_resource resource_jobs = {"batch", "v1", "jobs"};
@@ -151,7 +150,7 @@ static void profile_changed(void *context, enum cache_change change, struct kube
     }
     struct tracked *t = track(c, now ? now->uid : old->uid);
     set_object(&t->profile, now);
-    enum queue_priority priority = !c->synced               ? QUEUE_LOW
+    enum queue_priority priority = !c->synced              ? QUEUE_LOW
                                    : change == CACHE_ADDED ? QUEUE_NORMAL
                                                            : QUEUE_URGENT;
     controller_enqueue(c, str_of(t->uid), priority);
@@ -271,9 +270,9 @@ static struct kube_object *slim(struct kube_object *o,
     struct json_writer w = JSON_WRITER(&text);
     json_begin_object(&w, NULL);
     json_begin_object(&w, "metadata");
-    static const char *const kept[] = {"name",        "namespace",       "uid",
-                                       "generation",  "resourceVersion", "creationTimestamp",
-                                       "labels",      "annotations",     "deletionTimestamp"};
+    static const char *const kept[] = {"name",       "namespace",       "uid",
+                                       "generation", "resourceVersion", "creationTimestamp",
+                                       "labels",     "annotations",     "deletionTimestamp"};
     const struct json *meta = json_get(o->tree, "metadata");
     for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
         if (json_get(meta, kept[i]))
@@ -412,6 +411,7 @@ int controller_create(const struct controller_options *options, struct controlle
                              .identity = options->identity,
                              .telemetry = options->telemetry,
                              .on_synced = options->on_synced,
+                             .on_finished = options->on_finished,
                              .context = options->context,
                              .tracked = map_create(),
                              .node_jobs = map_create(),

@@ -22,10 +22,10 @@ struct tracked {
     char *uid;
     struct kube_object *profile; /* NULL: gone, or finished */
     struct kube_object *job, *runner;
-    char *job_node;    /* counted in live_jobs_on while the Job runs */
-    bool job_created;  /* its creation was answered; the cache does not show it yet */
-    char *written_rv;  /* resourceVersion that our last status write replaced: older than what is */
-    char *last_error;  /* of the last try to create the Job; for the status */
+    char *job_node;   /* counted in live_jobs_on while the Job runs */
+    bool job_created; /* its creation was answered; the cache does not show it yet */
+    char *written_rv; /* resourceVersion that our last status write replaced: older than what is */
+    char *last_error; /* of the last try to create the Job; for the status */
     struct reconcile *reconcile; /* under way; NULL: none */
 };
 
@@ -52,6 +52,7 @@ struct controller {
     bool active; /* leading: reconciles */
     bool synced;
     void (*on_synced)(void *context);
+    void (*on_finished)(void *context, int64_t ttl_s);
     void *context;
 };
 
@@ -64,6 +65,8 @@ struct controller_options {
     struct identity *identity;
     struct telemetry *telemetry;
     void (*on_synced)(void *context); /* all caches are filled */
+    /* A profile with ttlSecondsAfterFinished has ended. */
+    void (*on_finished)(void *context, int64_t ttl_s);
     void *context;
 };
 

@@ -214,15 +214,15 @@ static void store(struct identity *id, const struct buf parts[static PART_COUNT]
     struct buf body = BUF_INIT(SECRET_MAX);
     buf_reserve(&body, SECRET_MAX / 4);
     render_secret(id, parts, resource_version, &body);
-    id->call = kube_send(id->client,
-                         &(struct kube_request){
-                             .verb = resource_version.len ? KUBE_UPDATE : KUBE_CREATE,
-                             .resource = &(struct kube_resource){"", "v1", "secrets"},
-                             .namespace_ = id->config->namespace_,
-                             .name = resource_version.len ? STR(IDENTITY_SECRET) : STR_NULL,
-                             .body = buf_str(&body),
-                             .discard_reply = true},
-                         stored, id);
+    id->call = kube_send(
+        id->client,
+        &(struct kube_request){.verb = resource_version.len ? KUBE_UPDATE : KUBE_CREATE,
+                               .resource = &(struct kube_resource){"", "v1", "secrets"},
+                               .namespace_ = id->config->namespace_,
+                               .name = resource_version.len ? STR(IDENTITY_SECRET) : STR_NULL,
+                               .body = buf_str(&body),
+                               .discard_reply = true},
+        stored, id);
     crypto_wipe_buf(&body);
 }
 
@@ -254,13 +254,13 @@ static void looked(void *context, struct kube_object *secret, struct err *err)
 
 static void look(struct identity *id)
 {
-    id->call = kube_send(id->client,
-                         &(struct kube_request){.verb = KUBE_GET,
-                                                .resource =
-                                                    &(struct kube_resource){"", "v1", "secrets"},
-                                                .namespace_ = id->config->namespace_,
-                                                .name = STR(IDENTITY_SECRET)},
-                         looked, id);
+    id->call =
+        kube_send(id->client,
+                  &(struct kube_request){.verb = KUBE_GET,
+                                         .resource = &(struct kube_resource){"", "v1", "secrets"},
+                                         .namespace_ = id->config->namespace_,
+                                         .name = STR(IDENTITY_SECRET)},
+                  looked, id);
 }
 
 int identity_create(const struct identity_options *options, struct identity **ret, struct err *err)

@@ -18,7 +18,7 @@ struct plan_input {
     const struct job *job;              /* NULL: none */
     bool job_expected;        /* it was created a moment ago and is not in the cache yet */
     const struct pod *runner; /* the Job's Pod; NULL: none yet */
-    struct str last_error;              /* why the Job could not be created so far; "" none */
+    struct str last_error;    /* why the Job could not be created so far; "" none */
     bool namespace_denied;    /* the namespace carries the label profiling…/deny=true */
 
     enum lookup target_lookup;

@@ -132,6 +132,8 @@ static void status_written(void *context, struct kube_object *object, struct err
     free(t->written_rv);
     t->written_rv = str_dup(r->profile.meta.resource_version);
     telemetry_profile_status(t->controller->telemetry, &r->profile.status, &r->plan.status);
+    if (profile_phase_is_final(r->plan.status.phase) && r->profile.spec.ttl_s >= 0)
+        t->controller->on_finished(t->controller->context, r->profile.spec.ttl_s);
     record_event(r);
     finish(r);
 }
@@ -186,7 +188,8 @@ static void job_created(void *context, struct kube_object *object, struct err *e
     struct tracked *t = r->tracked;
     (void)object;
     r->call = NULL;
-    /* The name is a digest of both UIDs: a Job that exists already is ours, from before a restart. */
+    /* The name is a digest of both UIDs: a Job that exists already is ours, from before a restart.
+     */
     if (err && err->code != ERR_EXISTS) {
         set_error(t, err->message);
         fail(r, "cannot create the Job", err);
@@ -282,14 +285,14 @@ static void target_read(void *context, struct kube_object *object, struct err *e
 static void get_target(struct reconcile *r)
 {
     const struct controller *c = r->tracked->controller;
-    r->call = kube_send(c->client,
-                        &(struct kube_request){.verb = KUBE_GET,
-                                               .resource = &resource_pods,
-                                               .namespace_ = r->profile.meta.namespace_,
-                                               .name = r->profile.spec.target.pod_name,
-                                               .query = r->target_fresh ? NULL
-                                                                        : "resourceVersion=0"},
-                        target_read, r);
+    r->call =
+        kube_send(c->client,
+                  &(struct kube_request){.verb = KUBE_GET,
+                                         .resource = &resource_pods,
+                                         .namespace_ = r->profile.meta.namespace_,
+                                         .name = r->profile.spec.target.pod_name,
+                                         .query = r->target_fresh ? NULL : "resourceVersion=0"},
+                  target_read, r);
 }
 
 static void node_read(void *context, struct kube_object *object, struct err *err)
@@ -317,11 +320,11 @@ static void node_read(void *context, struct kube_object *object, struct err *err
 static void get_node(struct reconcile *r)
 {
     const struct controller *c = r->tracked->controller;
-    r->call = kube_send(c->client,
-                        &(struct kube_request){.verb = KUBE_GET,
-                                               .resource = &resource_nodes,
-                                               .name = r->job.node_name},
-                        node_read, r);
+    r->call =
+        kube_send(c->client,
+                  &(struct kube_request){
+                      .verb = KUBE_GET, .resource = &resource_nodes, .name = r->job.node_name},
+                  node_read, r);
 }
 
 /* 1. What the plan asks for first. */
@@ -373,8 +376,7 @@ static int decode_known(struct reconcile *r, struct err *err)
         if (pyspyprofile_decode(r->arena, t->profile->tree, &r->profile, err) < 0)
             return err_wrap(err, "PySpyProfile");
         r->in.profile = &r->profile;
-        r->in.namespace_denied =
-            namespace_denied(t->controller, r->profile.meta.namespace_);
+        r->in.namespace_denied = namespace_denied(t->controller, r->profile.meta.namespace_);
     }
     return 0;
 }

@@ -112,17 +112,16 @@ static void stored(void *context, struct kube_object *object, struct err *err)
 static void send_object(struct handover *h)
 {
     struct results *r = h->results;
-    h->call = kube_send(
-        r->client,
-        &(struct kube_request){.verb = h->patch ? KUBE_PATCH : KUBE_CREATE,
-                               .patch = KUBE_PATCH_JSON,
-                               .resource = h->target.secret ? &resource_secrets
-                                                            : &resource_config_maps,
-                               .namespace_ = h->namespace_,
-                               .name = h->patch ? h->target.object_name : STR_NULL,
-                               .body = buf_str(&h->object),
-                               .discard_reply = true},
-        stored, h);
+    h->call = kube_send(r->client,
+                        &(struct kube_request){.verb = h->patch ? KUBE_PATCH : KUBE_CREATE,
+                                               .patch = KUBE_PATCH_JSON,
+                                               .resource = h->target.secret ? &resource_secrets
+                                                                            : &resource_config_maps,
+                                               .namespace_ = h->namespace_,
+                                               .name = h->patch ? h->target.object_name : STR_NULL,
+                                               .body = buf_str(&h->object),
+                                               .discard_reply = true},
+                        stored, h);
 }
 
 static void check_run(struct worker_task *task)
@@ -296,6 +295,11 @@ int results_create(const struct results_options *options, struct results **ret, 
     list_init(&r->handovers);
     *ret = r;
     return 0;
+}
+
+bool results_busy(const struct results *r)
+{
+    return r->under_way > 0;
 }
 
 void results_destroy(struct results *r)

@@ -27,6 +27,8 @@ int results_create(const struct results_options *options, struct results **ret, 
 /* Requests under way are cancelled; their exchanges are answered with 503. */
 void results_destroy(struct results *r);
 
+bool results_busy(const struct results *r);
+
 /* For the router; context: the struct results. */
 bool results_admit(void *context, struct http_exchange *exchange);
 void results_handle(void *context, struct http_exchange *exchange);

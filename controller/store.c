@@ -43,7 +43,8 @@ static int check_content(const struct upload_file *f, size_t max, struct err *er
     if (!content.len)
         return err_set(err, ERR_INVALID, "content of %.*s: is empty", STR_ARG(f->key));
     if ((int64_t)content.len != f->size_bytes || !str_is(f->sha256, digest))
-        return err_set(err, ERR_INVALID, "content of %.*s: is not what its sizeBytes and sha256 say",
+        return err_set(err, ERR_INVALID,
+                       "content of %.*s: is not what its sizeBytes and sha256 say",
                        STR_ARG(f->key));
     return 0;
 }
