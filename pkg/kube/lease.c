@@ -96,7 +96,7 @@ static void write_record(const struct lease *l, bool held, struct buf *out)
     time_format_micro(clock_wall_ms(loop_clock(l->options.loop)), now);
     const struct json *spec = spec_of(l);
     struct str acquired = json_text(json_get(spec, "acquireTime"));
-    int64_t transitions = json_int(json_get(spec, "leaderTransitions"), 0);
+    int64_t transitions = json_int(json_get(spec, "leaseTransitions"), 0);
     bool goes_on = held && is_ours(l);
 
     struct json_writer w = JSON_WRITER(out);
@@ -116,7 +116,7 @@ static void write_record(const struct lease *l, bool held, struct buf *out)
     json_put_int(&w, "leaseDurationSeconds", held ? l->options.duration_ms / 1000 : 1);
     json_put_str(&w, "acquireTime", goes_on && acquired.len ? acquired : str_of(now));
     json_put_cstr(&w, "renewTime", now);
-    json_put_int(&w, "leaderTransitions", transitions + (l->object && held && !goes_on));
+    json_put_int(&w, "leaseTransitions", transitions + (l->object && held && !goes_on));
     json_end_object(&w);
     json_end_object(&w);
 }
