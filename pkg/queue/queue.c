@@ -249,6 +249,7 @@ void queue_stats(struct queue *q, struct queue_stats *ret)
     *ret = (struct queue_stats){
         .delayed = q->delayed.len,
         .processing = q->n_processing,
+        .keys = map_size(q->items),
         .adds = q->adds,
         .retries = q->retries,
     };

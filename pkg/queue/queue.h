@@ -60,6 +60,7 @@ struct queue_stats {
     size_t depth[QUEUE_PRIORITIES]; /* ready */
     size_t delayed;
     size_t processing;
+    size_t keys;                /* all that anything is remembered of, failures included */
     uint64_t adds;              /* keys that became ready or dirty; repeated adds do not count */
     uint64_t retries;           /* queue_add_rate_limited() */
     int64_t longest_running_ms; /* of the works under way; 0: none */

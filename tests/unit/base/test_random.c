@@ -55,6 +55,19 @@ static void test_below(void **state)
         assert_true(random_below(&r.source, UINT64_C(1) << 63) < UINT64_C(1) << 63);
 }
 
+/* 2^64 is no multiple of 3·2^62: without drawing again, the lowest third would come half the time.
+ */
+static void test_below_is_even(void **state)
+{
+    (void)state;
+    struct random_seeded r;
+    random_seed(&r, 9);
+    int low = 0;
+    for (int i = 0; i < 30000; i++)
+        low += random_below(&r.source, UINT64_C(3) << 62) < UINT64_C(1) << 62;
+    assert_in_range(low, 9500, 10500);
+}
+
 static void test_jitter(void **state)
 {
     (void)state;
@@ -83,7 +96,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_seeded_replays), cmocka_unit_test(test_splitmix64),
         cmocka_unit_test(test_below),          cmocka_unit_test(test_jitter),
-        cmocka_unit_test(test_system),
+        cmocka_unit_test(test_system),         cmocka_unit_test(test_below_is_even),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
