@@ -1,0 +1,43 @@
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "runner/run.h"
+
+/* Descriptors 0 to 2 must be somebody's before anything else is opened. */
+static void open_standard(void)
+{
+    int fd;
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO)
+        close(fd);
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    struct err err = ERR_INIT;
+    open_standard();
+    if (options_parse(argc, argv, &options, &err) < 0) {
+        fprintf(stderr, "pyspy-runner: %s\n", err.message);
+        return 2;
+    }
+    switch (options.command) {
+    case COMMAND_HELP:
+        options_help();
+        return 0;
+    case COMMAND_VERSION:
+        options_version();
+        return 0;
+    case COMMAND_RUN:
+        break;
+    }
+    /* Nothing of a target's memory or of the token may end up in a core file. */
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    signal(SIGPIPE, SIG_IGN);
+    log_setup(STDERR_FILENO, options.log_level, LOG_JSON);
+    return run_main(&options);
+}

@@ -1,0 +1,191 @@
+#include "runner/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runner/sample.h"
+
+void outcome_set(struct outcome *o, int reason, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    o->reason = reason;
+    vsnprintf(o->message, sizeof(o->message), format, args);
+    va_end(args);
+}
+
+int run_fail(struct run *run, int reason, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    run->outcome.reason = reason;
+    vsnprintf(run->outcome.message, sizeof(run->outcome.message), format, args);
+    va_end(args);
+    return -1;
+}
+
+struct wait_timer {
+    struct loop_timer timer;
+    bool over;
+};
+
+static void wait_over(struct loop_timer *timer)
+{
+    CONTAINER_OF(timer, struct wait_timer, timer)->over = true;
+}
+
+bool run_wait(struct run *run, bool (*done)(void *context), void *context, int64_t ms)
+{
+    struct wait_timer wait = {.timer = {.fire = wait_over}};
+    if (ms >= 0)
+        loop_timer_arm(run->loop, &wait.timer, ms);
+    bool is_done = false;
+    struct err err = ERR_INIT;
+    while (!run->cancelled && !wait.over && !(is_done = done && done(context))) {
+        if (loop_step(run->loop, -1, &err) < 0) {
+            log_error("loop", LOG_ERR(&err));
+            break;
+        }
+    }
+    loop_timer_disarm(run->loop, &wait.timer);
+    return is_done;
+}
+
+/* As PID 1 of the container we also get the orphans of others. */
+static void reap(struct run *run)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        for (size_t i = 0; i < run->n_samplers; i++) {
+            if (run->samplers[i].child == pid && run->samplers[i].state != SAMPLER_ENDED)
+                sampler_reaped(&run->samplers[i], status);
+        }
+    }
+}
+
+static void on_signal(void *context, int signo)
+{
+    struct run *run = context;
+    if (signo == SIGCHLD) {
+        reap(run);
+        return;
+    }
+    if (!run->cancelled)
+        log_info("asked to end", LOG_I("signal", signo));
+    run->cancelled = true;
+}
+
+static double seconds(const struct timeval *t)
+{
+    return (double)t->tv_sec + (double)t->tv_usec / 1e6;
+}
+
+static void sum_up(const struct run *run, struct buf *out)
+{
+    struct rusage own = {0}, children = {0};
+    getrusage(RUSAGE_SELF, &own);
+    getrusage(RUSAGE_CHILDREN, &children);
+    double cpu = seconds(&own.ru_utime) + seconds(&own.ru_stime) + seconds(&children.ru_utime) +
+                 seconds(&children.ru_stime);
+    /* Both live at the same time; their peaks need not coincide, so this is an upper bound. */
+    int64_t memory = ((int64_t)own.ru_maxrss + children.ru_maxrss) * 1024;
+
+    struct process_status *processes =
+        arena_array(run->arena, run->n_samplers + 1, sizeof(*processes));
+    struct summary summary = {
+        .version = 1,
+        .reason = run->outcome.reason,
+        .message = str_of(run->outcome.message),
+        .container = run->chosen.len ? run->chosen.items[0].container : STR_NULL,
+        .engine = run->n_samplers ? STR("PySpy") : STR_NULL,
+        .accuracy = str_of(run->accuracy),
+        .start_ms = run->start_ms,
+        .end_ms = run->end_ms,
+        .samples = run->profile ? profile_samples(run->profile) : 0,
+        .expected = run->task.sampling.rate * run->task.sampling.duration_ms / 1000,
+        .processes = {processes, run->n_samplers},
+        .cpu_seconds = str_of(arena_printf(run->arena, "%.2f", cpu)),
+        .max_memory_bytes = memory,
+        .receipt = run->receipt,
+    };
+    for (size_t i = 0; i < run->n_samplers; i++) {
+        processes[i] = run->samplers[i].status;
+        summary.errors += processes[i].errors;
+        summary.late += processes[i].late;
+    }
+    summary_write(out, &summary);
+}
+
+static void write_summary(const struct run *run)
+{
+    _cleanup_(buf_finish) struct buf text = BUF_INIT(SUMMARY_MAX);
+    sum_up(run, &text);
+    log_info("ended", LOG_C("reason", profile_reason_names[run->outcome.reason]),
+             LOG_C("message", run->outcome.message), LOG_B("stored", run->receipt != NULL));
+    int fd = open(run->options->summary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0 || write(fd, text.ptr, text.len) != (ssize_t)text.len)
+        log_error("summary not written", LOG_C("file", run->options->summary),
+                  LOG_C("err", strerror(errno)));
+    if (fd >= 0)
+        close(fd);
+}
+
+static int read_task(struct run *run)
+{
+    const char *text = getenv(TASK_VARIABLE);
+    struct err err = ERR_INIT;
+    if (!text)
+        return run_fail(run, REASON_INVALID, "the environment has no " TASK_VARIABLE);
+    struct str copy = arena_str(run->arena, str_of(text));
+    if (task_decode(run->arena, copy, &run->task, &err) < 0)
+        return run_fail(run, REASON_INVALID, TASK_VARIABLE ": %s", err.message);
+    return 0;
+}
+
+static int set_up(struct run *run)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGCHLD, 0};
+    struct err err = ERR_INIT;
+    if (loop_create(&clock_system, &run->loop, &err) < 0 ||
+        loop_signals(run->loop, signals, on_signal, run, &err) < 0)
+        return run_fail(run, REASON_PROFILER_FAILED, "%s", err.message);
+    run->proc = open(run->options->proc, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (run->proc < 0)
+        return run_fail(run, REASON_PROFILER_FAILED, "open %s: %s", run->options->proc,
+                        strerror(errno));
+    return 0;
+}
+
+static int (*const steps[])(struct run *run) = {
+    set_up, read_task, run_find, run_choose, run_sample, run_make_results, run_upload,
+};
+
+int run_main(const struct options *options)
+{
+    struct run run = {
+        .options = options,
+        .arena = arena_create(0),
+        .proc = -1,
+        .profile = profile_create(NULL),
+        .accuracy = "",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        if (steps[i](&run) < 0)
+            break;
+    }
+    write_summary(&run);
+
+    for (size_t i = 0; i < run.n_samplers; i++)
+        sampler_finish(&run.samplers[i]);
+    profile_destroy(run.profile);
+    if (run.proc >= 0)
+        close(run.proc);
+    loop_destroy(run.loop);
+    int status = run.receipt ? 0 : 1;
+    arena_destroy(run.arena);
+    return status;
+}

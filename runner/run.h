@@ -1,0 +1,76 @@
+/* One run of the runner, and what its steps share: task → find → choose → sample → results →
+ * upload → summary. Each step is a file; it either fills its part of struct run or ends the run
+ * with run_fail(). Everything happens on one thread. */
+#pragma once
+
+#include <sys/resource.h>
+
+#include "api/task.h"
+#include "base/arena.h"
+#include "loop/loop.h"
+#include "proc/proc.h"
+#include "profile/profile.h"
+#include "runner/options.h"
+
+#define RUN_PROCESSES_MAX 32   /* sampled at once with select: All */
+#define RUN_SCAN_MAX      4096 /* processes of a container that are looked at */
+
+/* Why a run, or one process of it, ended: a reason of the API with a message for people. */
+struct outcome {
+    int reason; /* enum profile_reason */
+    char message[768];
+};
+void outcome_set(struct outcome *o, int reason, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A Python process of the target. */
+struct candidate {
+    struct proc_process process;
+    struct proc_python python;
+    struct str container, container_id;
+};
+
+struct candidates {
+    struct candidate *items;
+    size_t len;
+};
+
+struct sampler;
+
+struct run {
+    const struct options *options;
+    struct arena *arena;
+    struct loop *loop;
+    int proc; /* descriptor of the node's /proc */
+    struct task task;
+    bool cancelled; /* SIGTERM came */
+
+    struct candidates found, chosen;
+    struct sampler *samplers; /* one for each chosen one */
+    size_t n_samplers;
+    bool same_namespace;  /* target and runner share their PID namespace */
+    const char *accuracy; /* of the samples; "" none were taken */
+
+    struct profile *profile;  /* everything sampled */
+    int64_t start_ms, end_ms; /* wall */
+    struct upload upload;
+    struct receipt *receipt;
+    struct outcome outcome;
+};
+
+/* Ends the run with a reason; -1. */
+int run_fail(struct run *run, int reason, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Lets the loop run until done(context) or SIGTERM or ms have passed (-1: without an end). True
+ * when done. */
+bool run_wait(struct run *run, bool (*done)(void *context), void *context, int64_t ms);
+
+/* The whole, from the task's text to the summary. Exit status. */
+int run_main(const struct options *options);
+
+/* The steps. 0, or -1 after run_fail(). */
+int run_find(struct run *run);
+int run_choose(struct run *run);
+int run_sample(struct run *run);
+int run_make_results(struct run *run);
+int run_upload(struct run *run);

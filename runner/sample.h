@@ -1,0 +1,51 @@
+/* One py-spy at one process: held, started, watched, ended, its profile read. A state machine that
+ * the loop's call-backs drive. */
+#pragma once
+
+#include "runner/pyspy.h"
+
+enum sampler_state {
+    SAMPLER_IDLE,     /* not started */
+    SAMPLER_STARTING, /* py-spy reads the interpreter */
+    SAMPLER_SAMPLING,
+    SAMPLER_ENDING, /* SIGINT is sent */
+    SAMPLER_KILLED, /* SIGKILL is sent */
+    SAMPLER_ENDED,
+};
+
+struct sampler {
+    struct run *run;
+    const struct candidate *candidate;
+    struct proc_handle handle; /* of the target */
+    enum sampler_state state;
+    bool own_namespace, ordered;
+
+    pid_t child;
+    int profile_fd; /* memory; py-spy's --output */
+    struct loop_watch output_watch, target_watch;
+    struct loop_timer deadline; /* next step of ending it */
+    struct loop_timer look;     /* at the target's state */
+    struct pyspy_output output;
+    struct pyspy_arguments arguments;
+
+    bool attached, target_exited, target_stopped, cancelled, timed_out;
+    int looks_stopped; /* in a row */
+    int wait_status;
+    int64_t began_ms, ended_ms; /* monotonic; of sampling */
+
+    struct profile *profile;
+    struct outcome outcome;
+    struct process_status status; /* for the summary */
+};
+
+/* Holds the target and starts py-spy. When that fails, the sampler is at its end with an outcome.
+ */
+void sampler_start(struct sampler *s, struct run *run, const struct candidate *candidate,
+                   bool own_namespace);
+/* SIGINT, which lets py-spy write its profile; SIGKILL 3 s later. */
+void sampler_cancel(struct sampler *s);
+/* py-spy was reaped. */
+void sampler_reaped(struct sampler *s, int wait_status);
+/* Reads the profile and judges; ends the state machine's work. After SAMPLER_ENDED. */
+void sampler_collect(struct sampler *s);
+void sampler_finish(struct sampler *s);

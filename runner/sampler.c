@@ -1,0 +1,346 @@
+#include "runner/sample.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define START_MS      30000 /* to read the symbols of the target; large binaries take seconds */
+#define LATE_MS       1000  /* that it may sample longer than asked for, when it cannot keep up */
+#define KILL_AFTER_MS 3000
+#define LOOK_EVERY_MS 500
+
+static void end_early(struct sampler *s, int reason, const char *message)
+{
+    outcome_set(&s->outcome, reason, "%s", message);
+    s->state = SAMPLER_ENDED;
+}
+
+static bool target_lives(const struct sampler *s)
+{
+    struct pollfd p = {.fd = s->handle.pidfd, .events = POLLIN};
+    return poll(&p, 1, 0) == 0;
+}
+
+static void begin_end(struct sampler *s)
+{
+    if (s->state != SAMPLER_STARTING && s->state != SAMPLER_SAMPLING)
+        return;
+    /* It is our child and not reaped, so the number is its own. */
+    kill(s->child, SIGINT);
+    s->state = SAMPLER_ENDING;
+    loop_timer_arm(s->run->loop, &s->deadline, KILL_AFTER_MS);
+}
+
+static void on_deadline(struct loop_timer *timer)
+{
+    struct sampler *s = CONTAINER_OF(timer, struct sampler, deadline);
+    if (s->state == SAMPLER_ENDING) {
+        kill(s->child, SIGKILL);
+        s->state = SAMPLER_KILLED;
+        s->timed_out = true;
+        return;
+    }
+    log_warn("py-spy takes too long; it is interrupted", LOG_I("pid", s->handle.pid),
+             LOG_B("sampling", s->state == SAMPLER_SAMPLING));
+    s->timed_out = s->state == SAMPLER_STARTING;
+    begin_end(s);
+}
+
+/* A stopped process (state T: SIGSTOP; not t: traced) keeps its last stack for ever, and without
+ * pausing it py-spy would count that as work. */
+static void on_look(struct loop_timer *timer)
+{
+    struct sampler *s = CONTAINER_OF(timer, struct sampler, look);
+    struct proc_process process;
+    _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
+    if (proc_read(s->run->proc, arena, s->handle.pid, &process, NULL) < 0)
+        return; /* the pidfd tells */
+    s->looks_stopped = process.state == 'T' ? s->looks_stopped + 1 : 0;
+    if (s->looks_stopped >= 2) {
+        s->target_stopped = true;
+        begin_end(s);
+        return;
+    }
+    loop_timer_arm(s->run->loop, &s->look, LOOK_EVERY_MS);
+}
+
+/* py-spy notices by itself and writes what it has. */
+static void on_target_exit(struct loop_watch *watch)
+{
+    struct sampler *s = CONTAINER_OF(watch, struct sampler, target_watch);
+    s->target_exited = true;
+    loop_watch_remove(s->run->loop, watch);
+    watch->fd = -1;
+    loop_timer_disarm(s->run->loop, &s->look);
+    if (s->state == SAMPLER_STARTING || s->state == SAMPLER_SAMPLING)
+        loop_timer_arm(s->run->loop, &s->deadline, KILL_AFTER_MS);
+}
+
+static void read_output(struct sampler *s)
+{
+    char bytes[4096];
+    for (int i = 0; i < 64; i++) {
+        ssize_t n = read(s->output_watch.fd, bytes, sizeof(bytes));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        pyspy_output_feed(&s->output, (struct str){bytes, (size_t)n});
+    }
+}
+
+static void on_output(struct loop_watch *watch)
+{
+    struct sampler *s = CONTAINER_OF(watch, struct sampler, output_watch);
+    read_output(s);
+    if (s->state == SAMPLER_STARTING && s->output.started) {
+        s->state = SAMPLER_SAMPLING;
+        s->attached = target_lives(s);
+        s->began_ms = clock_monotonic_ms(&clock_system);
+        loop_timer_arm(s->run->loop, &s->deadline, s->run->task.sampling.duration_ms + LATE_MS);
+    }
+}
+
+static int spawn(struct sampler *s, struct err *err)
+{
+    struct run *run = s->run;
+    const struct sampling_spec *sampling = &run->task.sampling;
+    bool join = s->own_namespace && !run->same_namespace;
+    struct pyspy_request request = {
+        .pid = join ? s->candidate->process.container_pid : s->handle.pid,
+        .own_namespace = s->own_namespace,
+        .subprocesses = sampling->subprocesses && run->chosen.len == 1,
+        .ordered = s->ordered,
+    };
+    pyspy_make_arguments(run->arena, run->options->py_spy, sampling, &request, &s->arguments);
+
+    s->profile_fd = memfd_create("profile", MFD_CLOEXEC);
+    if (s->profile_fd < 0)
+        return err_set_errno(err, errno, "memory for the profile");
+    int pipe_fds[2];
+    if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0)
+        return err_set_errno(err, errno, "pipe for py-spy's output");
+    s->output_watch.fd = pipe_fds[0];
+    /* Its own end may block: it waits for us, not the other way round. */
+    fcntl(pipe_fds[1], F_SETFL, 0);
+    int r = pyspy_spawn(&s->arguments, s->profile_fd, pipe_fds[1], join ? s->handle.pidfd : -1,
+                        &s->child, err);
+    close(pipe_fds[1]);
+    return r;
+}
+
+static int hold(struct sampler *s, struct err *err)
+{
+    const struct candidate *c = s->candidate;
+    int r = proc_hold(s->run->proc, &c->process, c->container_id, &s->handle, err);
+    if (r < 0)
+        return r;
+    struct proc_process now;
+    r = proc_read(s->run->proc, s->run->arena, s->handle.pid, &now, err);
+    if (r == 0 && now.state == 'T')
+        return err_set(err, ERR_INVALID, "the process is stopped (state T); nothing runs in it");
+    return r;
+}
+
+void sampler_start(struct sampler *s, struct run *run, const struct candidate *candidate,
+                   bool own_namespace)
+{
+    *s = (struct sampler){
+        .run = run,
+        .candidate = candidate,
+        .handle = {.pidfd = -1},
+        .own_namespace = own_namespace,
+        .profile_fd = -1,
+        .output_watch = {.fd = -1, .ready = on_output},
+        .target_watch = {.fd = -1, .ready = on_target_exit},
+        .deadline = {.fire = on_deadline},
+        .look = {.fire = on_look},
+        .profile = profile_create(NULL),
+    };
+    pyspy_output_init(&s->output);
+    s->status = (struct process_status){
+        .host_pid = candidate->process.pid,
+        .pid = candidate->process.container_pid,
+        .command = candidate->process.command,
+        .python_version = str_of(candidate->python.version),
+    };
+
+    struct err err = ERR_INIT;
+    int r = hold(s, &err);
+    if (r < 0) {
+        end_early(s,
+                  r == ERR_NOT_FOUND   ? REASON_PROCESS_EXITED
+                  : r == ERR_FORBIDDEN ? REASON_PERMISSION_DENIED
+                                       : REASON_PROFILER_FAILED,
+                  err.message);
+        return;
+    }
+    int threads = 1;
+    proc_thread_count(run->proc, s->handle.pid, &threads, NULL);
+    s->ordered = pyspy_wants_order(&run->task.sampling, own_namespace, threads);
+    r = spawn(s, &err);
+    if (r < 0) {
+        end_early(s, r == ERR_FORBIDDEN ? REASON_PERMISSION_DENIED : REASON_PROFILER_FAILED,
+                  err.message);
+        return;
+    }
+    s->state = SAMPLER_STARTING;
+    s->target_watch.fd = s->handle.pidfd;
+    loop_watch_add(run->loop, &s->output_watch);
+    loop_watch_add(run->loop, &s->target_watch);
+    loop_timer_arm(run->loop, &s->deadline, START_MS);
+    loop_timer_arm(run->loop, &s->look, LOOK_EVERY_MS);
+}
+
+void sampler_cancel(struct sampler *s)
+{
+    if (s->state == SAMPLER_STARTING || s->state == SAMPLER_SAMPLING)
+        s->cancelled = true;
+    begin_end(s);
+}
+
+static void release(struct sampler *s)
+{
+    struct loop *loop = s->run->loop;
+    if (s->output_watch.fd >= 0) {
+        if (s->state != SAMPLER_IDLE)
+            loop_watch_remove(loop, &s->output_watch);
+        close(s->output_watch.fd);
+        s->output_watch.fd = -1;
+    }
+    if (s->target_watch.fd >= 0) {
+        loop_watch_remove(loop, &s->target_watch);
+        s->target_watch.fd = -1;
+    }
+    loop_timer_disarm(loop, &s->deadline);
+    loop_timer_disarm(loop, &s->look);
+}
+
+/* A tracer that is killed between PTRACE_ATTACH and the stop that it asked for leaves a SIGSTOP
+ * behind. Who was stopped by somebody else stays so. */
+static void continue_target(struct sampler *s)
+{
+    int stopped = 0;
+    if (s->target_stopped || s->target_exited ||
+        proc_stopped_threads(s->run->proc, s->handle.pid, &stopped, NULL) < 0 || stopped == 0)
+        return;
+    if (syscall(SYS_pidfd_send_signal, s->handle.pidfd, SIGCONT, NULL, 0) < 0)
+        log_error("py-spy left the process stopped, and it may not be continued",
+                  LOG_I("pid", s->handle.pid), LOG_C("err", strerror(errno)));
+    else
+        log_warn("py-spy left the process stopped; continued it", LOG_I("pid", s->handle.pid));
+}
+
+void sampler_reaped(struct sampler *s, int wait_status)
+{
+    s->wait_status = wait_status;
+    s->ended_ms = clock_monotonic_ms(&clock_system);
+    read_output(s);
+    pyspy_output_end(&s->output);
+    if (s->output.started && s->state == SAMPLER_STARTING) {
+        s->began_ms = s->ended_ms;
+        s->attached = target_lives(s) || s->output.process_exited;
+    }
+    if (!target_lives(s))
+        s->target_exited = true;
+    if (WIFSIGNALED(wait_status))
+        continue_target(s);
+    release(s);
+    s->state = SAMPLER_ENDED;
+}
+
+static int read_profile(struct sampler *s, struct buf *text, struct err *err)
+{
+    struct stat st;
+    if (fstat(s->profile_fd, &st) < 0)
+        return err_set_errno(err, errno, "look at py-spy's profile");
+    char *to = buf_reserve(text, (size_t)st.st_size);
+    if (!to)
+        return buf_error(text, "py-spy's profile", err);
+    while (text->len < (size_t)st.st_size) {
+        ssize_t n = pread(s->profile_fd, text->ptr + text->len, (size_t)st.st_size - text->len,
+                          (off_t)text->len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return err_set_errno(err, errno, "read py-spy's profile");
+        text->len += (size_t)n;
+    }
+    text->ptr[text->len] = '\0';
+    return 0;
+}
+
+static int parse_profile(struct sampler *s, struct err *err)
+{
+    const struct sampling_spec *sampling = &s->run->task.sampling;
+    _cleanup_(buf_finish) struct buf text = BUF_INIT(PYSPY_OUTPUT_MAX);
+    int r = read_profile(s, &text, err);
+    if (r < 0 || text.len == 0)
+        return r;
+    profile_set_about(s->profile, &(struct profile_about){.rate = sampling->rate});
+    if (!sampling->command_lines)
+        profile_scrub_process_frames(s->profile);
+    if (s->ordered)
+        return profile_read_speedscope(s->profile, buf_str(&text), err);
+    if (sampling->command_lines || !sampling->subprocesses || s->run->chosen.len > 1)
+        return profile_read_raw(s->profile, buf_str(&text), err);
+    _cleanup_(buf_finish) struct buf clean = BUF_INIT(PYSPY_OUTPUT_MAX);
+    scrub_raw(buf_str(&text), &clean);
+    r = buf_error(&clean, "py-spy's profile", err);
+    return r < 0 ? r : profile_read_raw(s->profile, buf_str(&clean), err);
+}
+
+void sampler_collect(struct sampler *s)
+{
+    if (s->child == 0)
+        return; /* never started; the outcome is known */
+    const struct sampling_spec *sampling = &s->run->task.sampling;
+    struct err err = ERR_INIT;
+    int r = parse_profile(s, &err);
+    if (r < 0 || !s->attached) {
+        /* Half-read, or of whoever got the number next. */
+        profile_destroy(s->profile);
+        s->profile = profile_create(NULL);
+    }
+    int64_t ran_ms = s->began_ms ? s->ended_ms - s->began_ms : 0;
+    int64_t looks = sampling->rate * ran_ms / 1000;
+    int64_t most = sampling->rate * sampling->duration_ms / 1000;
+    struct pyspy_facts facts = {
+        .wait_status = s->wait_status,
+        .output = &s->output,
+        .samples = profile_samples(s->profile),
+        .looks = looks < most ? looks : most,
+        .accuracy = s->arguments.accuracy,
+        .unreadable = r < 0 ? err.message : NULL,
+        .cancelled = s->cancelled,
+        .timed_out = s->timed_out,
+        .target_exited = s->target_exited,
+        .target_stopped = s->target_stopped,
+        .attached = s->attached,
+    };
+    pyspy_judge(&facts, &s->outcome);
+    s->status.samples = facts.samples;
+    s->status.errors = s->output.errors;
+    s->status.late = s->output.late;
+}
+
+void sampler_finish(struct sampler *s)
+{
+    if (s->child > 0 && s->state != SAMPLER_ENDED && s->state != SAMPLER_IDLE) {
+        kill(s->child, SIGKILL);
+        waitpid(s->child, NULL, 0);
+        continue_target(s);
+    }
+    release(s);
+    if (s->profile_fd >= 0)
+        close(s->profile_fd);
+    proc_release(&s->handle);
+    pyspy_output_finish(&s->output);
+    profile_destroy(s->profile);
+}
