@@ -12,19 +12,20 @@
 
 #define MAX_SVG      ((size_t)800 * 1000) /* leaves room in an object of 900 KiB */
 #define ROW          18
-#define TOP          106
+#define TOP          106 /* of the frames; a line less where there is no note */
+#define NOTE         17
 #define FOOT         26
 #define STATIC_WIDTH 1176 /* of the graph in a window of 1200, for cutting labels beforehand */
 #define CHAR_WIDTH   7.0
 #define MAX_LABEL    300 /* characters */
-#define HUES         10
-#define FIRST_LIMIT  1000 /* a frame is drawn from 1/1000 of all samples */
+#define FIRST_LEAST  0.001
 
 struct drawing {
     const struct profile *p;
     const struct tree *t;
     struct buf *out;
-    int64_t least; /* samples that a frame must have to be drawn */
+    double least; /* share of all samples that a frame must have to be drawn */
+    int top;      /* where the frames begin */
     size_t drawn;
     int rows;
 };
@@ -116,7 +117,6 @@ static void put_frame(struct drawing *d, uint32_t n, int depth, int64_t x)
 {
     const struct tree_node *node = &d->t->nodes[n];
     struct str label = n ? d->t->labels[node->key.b] : STR("all");
-    uint32_t hash = n ? d->t->hues[node->key.b] : 0;
     int64_t all = d->t->nodes[0].total;
     double room = STATIC_WIDTH * (double)node->total / (double)all - 7;
 
@@ -124,8 +124,8 @@ static void put_frame(struct drawing *d, uint32_t n, int depth, int64_t x)
     put_percent(d->out, x, all, 4);
     buf_appendf(d->out, "%%\" y=\"%d\" width=\"", depth * ROW);
     put_percent(d->out, node->total, all, 4);
-    buf_appendf(d->out, "%%\" height=\"17\" class=\"c%" PRIu32 "\"><title>",
-                hash ? 1 + hash % HUES : 0);
+    buf_appendf(d->out, "%%\" height=\"17\" class=\"c%d\"><title>",
+                n ? d->t->hues[node->key.b] : 0);
     put_text(d->out, label, MAX_LABEL);
     buf_append_char(d->out, '\n');
     put_samples(d->out, node->total);
@@ -154,7 +154,7 @@ static void put_frames(struct drawing *d)
 
     for (uint32_t n = 0; !d->out->failed;) {
         const struct tree_node *node = &d->t->nodes[n];
-        bool wide = node->total >= d->least;
+        bool wide = (double)node->total >= d->least * (double)d->t->nodes[0].total;
 
         if (wide)
             put_frame(d, n, depth, x);
@@ -210,32 +210,38 @@ static void put_header(const struct drawing *d, struct str title)
     _cleanup_(buf_finish) struct buf run = BUF_INIT(512);
 
     describe_run(d->p, &run);
-    buf_appendf(d->out, "<g id=\"h\"><rect class=\"p\" width=\"100%%\" height=\"%d\"/>\n", TOP - 6);
+    buf_appendf(d->out, "<g id=\"h\"><rect class=\"p\" width=\"100%%\" height=\"%d\"/>\n",
+                d->top - 6);
     put_line(d->out, 28, "t", title);
     put_line(d->out, 48, "m", buf_str(&run));
-    put_line(d->out, 65, "m", str_of(d->p->note));
+    if (d->p->note[0])
+        put_line(d->out, 48 + NOTE, "m", str_of(d->p->note));
     buf_appendf(d->out,
-                "<text id=\"i\" x=\"1%%\" y=\"87\" class=\"m\">%s</text>\n"
+                "<text id=\"i\" x=\"1%%\" y=\"%d\" class=\"m\">%s</text>\n"
                 "<rect class=\"l\" x=\"1%%\" y=\"%d\" width=\"98%%\" height=\"1\"/></g>\n",
+                d->top - 19,
                 d->p->samples ? "A frame is as wide as its share of the samples; callers are above "
                                 "what they call. Point at one for its numbers."
-                              : "",
-                TOP - 7);
+                              : "No samples were taken: there is nothing to draw.",
+                d->top - 7);
 }
 
 static void put_footer(const struct drawing *d, size_t hidden)
 {
-    _cleanup_(buf_finish) struct buf text = BUF_INIT(256);
+    _cleanup_(buf_finish) struct buf text = BUF_INIT(512);
 
-    if (!d->p->samples) {
-        buf_append_cstr(&text, "No samples were taken: there is nothing to draw.");
-    } else if (hidden) {
+    if (d->t->origins)
+        buf_append_cstr(&text,
+                        "Warm: the application\xe2\x80\x99s own files. Cool: libraries. Grey: "
+                        "native code, processes, threads. ");
+    if (hidden) {
         put_count(&text, (int64_t)hidden);
-        buf_append_cstr(&text, hidden == 1 ? " frame narrower than " : " frames narrower than ");
-        put_percent(&text, d->least, d->p->samples, 3);
-        buf_append_cstr(&text, hidden == 1 ? " % is not drawn." : " % are not drawn.");
+        buf_append_cstr(&text, hidden == 1 ? " frame" : " frames");
+        buf_appendf(&text, " under %g %% %s not drawn.", 100 * d->least,
+                    hidden == 1 ? "is" : "are");
     }
-    put_line(d->out, TOP + d->rows * ROW + 16, "m", buf_str(&text));
+    if (d->p->samples)
+        put_line(d->out, d->top + d->rows * ROW + 17, "m", buf_str(&text));
 }
 
 static void draw(struct drawing *d)
@@ -254,12 +260,12 @@ static void draw(struct drawing *d)
                 "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"100%%\" height=\"%d\" "
                 "role=\"graphics-document document\" aria-roledescription=\"flame graph\">\n"
                 "<title>Flame graph: ",
-                TOP + d->rows * ROW + FOOT);
+                d->top + d->rows * ROW + FOOT);
     put_text(out, title, MAX_LABEL);
     buf_append_cstr(out, "</title>\n<style><![CDATA[\n");
     buf_append(out, flamegraph_css, flamegraph_css_len);
     buf_append_cstr(out, "]]></style>\n<rect class=\"p\" width=\"100%\" height=\"100%\"/>\n");
-    buf_appendf(out, "<svg id=\"g\" x=\"1%%\" y=\"%d\" width=\"98%%\" height=\"%d\">\n", TOP,
+    buf_appendf(out, "<svg id=\"g\" x=\"1%%\" y=\"%d\" width=\"98%%\" height=\"%d\">\n", d->top,
                 d->rows * ROW + 1);
     buf_append_str(out, buf_str(&frames));
     buf_append_cstr(out, "</svg>\n");
@@ -277,19 +283,17 @@ int profile_write_flamegraph(const struct profile *p, struct buf *out, struct er
     bool fits = false;
 
     tree_build(&t, p);
-    int64_t least = (p->samples + FIRST_LIMIT - 1) / FIRST_LIMIT;
-    if (!least)
-        least = 1;
     /* Wider and wider frames only, until the drawing fits. */
-    for (; !fits; least *= 2) {
+    for (double least = FIRST_LEAST; !fits; least *= 2) {
         _cleanup_(buf_finish) struct buf svg = BUF_INIT(room);
         struct drawing d = {.p = p, .t = &t, .out = &svg, .least = least};
 
+        d.top = p->note[0] ? TOP : TOP - NOTE;
         draw(&d);
         fits = !svg.failed;
         if (fits)
             buf_append_str(out, buf_str(&svg));
-        else if (least > p->samples)
+        else if (least > 1)
             return err_set(err, ERR_TOO_LARGE, "the flame graph is larger than %zu bytes", room);
     }
     return buf_error(out, "the flame graph", err);

@@ -91,7 +91,7 @@
   function layout() {
     var width = root.getBoundingClientRect().width, b = boxWidth();
     box.setAttribute('x', width * 0.99 - b);
-    box.setAttribute('y', 68);
+    box.setAttribute('y', info.getAttribute('y') - 19);
     box.setAttribute('width', b);
     box.setAttribute('height', 30);
     frames.forEach(function (f) { place(f, width * 0.98); });

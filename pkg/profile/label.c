@@ -70,10 +70,17 @@ static struct str library_file(struct str file)
     return after_stdlib(file);
 }
 
-static bool is_application(struct str file)
+/* NATIVE also stands for what has no file: processes and threads. UNKNOWN: raw's short names. */
+enum label_origin label_origin(struct str file)
 {
-    return str_starts_with(file, STR("/")) && str_ends_with(file, STR(".py")) &&
-           !library_file(file).len;
+    if (!file.len || str_find(file, STR(".so")) >= 0 || str_is(file, "?") ||
+        str_is(file, "[vdso]") || str_is(file, "__init__"))
+        return LABEL_NATIVE;
+    if (str_starts_with(file, STR("<frozen ")) || library_file(file).len)
+        return LABEL_LIBRARY;
+    if (!str_starts_with(file, STR("/")))
+        return LABEL_UNKNOWN;
+    return str_ends_with(file, STR(".py")) ? LABEL_APPLICATION : LABEL_NATIVE;
 }
 
 /* py-spy shortens by looking for __init__.py on the target's disk, which is not ours to read:
@@ -86,7 +93,7 @@ void labels_init(struct labels *l, const struct profile *p)
     for (size_t i = 0; i < p->n_frames; i++) {
         struct str file = p->frames[i].file;
 
-        if (!is_application(file))
+        if (label_origin(file) != LABEL_APPLICATION)
             continue;
         struct str dir = str_sub(file, 0, (size_t)str_rfind_char(file, '/') + 1);
         if (!any)

@@ -8,6 +8,8 @@
 #include "profile/profile.h"
 
 #define NODE_NONE UINT32_MAX
+/* py-spy counts looks at a thread that is just being started or ended with an empty stack. */
+#define NO_FRAMES "(no frames)"
 
 /* The first two members are the key of struct pairs. */
 struct pair_key {
@@ -78,6 +80,8 @@ struct labels {
     struct str common; /* the directory that all files of the application share, with its '/' */
 };
 void labels_init(struct labels *l, const struct profile *p);
+enum label_origin { LABEL_NATIVE, LABEL_UNKNOWN, LABEL_APPLICATION, LABEL_LIBRARY };
+enum label_origin label_origin(struct str file);
 struct str label_short_file(const struct labels *l, struct str file);
 /* "function (file:line)", "function (file)" or "function" as py-spy writes them. */
 void label_append(const struct labels *l, const struct profile_frame *f, struct buf *out);
@@ -92,7 +96,8 @@ struct tree_node {
 struct tree {
     struct arena *arena;
     struct str *labels;
-    uint32_t *hues; /* a label's hash of its package; see labels_hue */
+    uint8_t *hues; /* of each label, 0 to 10: see hue_of() */
+    bool origins;  /* whether application and libraries could be told apart */
     size_t n_labels;
     struct tree_node *nodes; /* 0: the root, without a label */
     size_t len;

@@ -127,6 +127,8 @@ static int read_record(struct reader *r, struct str record, struct err *err)
         parse_frame(part, &f);
         rc = push(r, &f, err);
     }
+    if (!rc && !r->depth)
+        rc = push(r, &(struct profile_frame){.function = STR(NO_FRAMES)}, err);
     if (rc)
         return rc;
     return profile_add_sample(r->p, r->thread, r->path, r->depth, count, err);

@@ -118,7 +118,7 @@ static int read_stack(struct reader *r, struct scan *s, size_t *ret_depth, struc
     if (more < 0)
         return more;
     if (!depth) {
-        struct profile_frame none = {.function = STR("(no frames)")};
+        struct profile_frame none = {.function = STR(NO_FRAMES)};
 
         if (r->no_frames == NODE_NONE && (rc = profile_add_frame(r->p, &none, &r->no_frames, err)))
             return rc;

@@ -26,18 +26,30 @@ static int by_parent(const void *a, const void *b, void *context)
     return o->rank[x->key.b] < o->rank[y->key.b] ? -1 : 1;
 }
 
-/* The part of a file that says whose code it is: "multiprocessing/process.py" → "multiprocessing";
- * no file (process, thread) and native libraries are 0, the neutral hue. */
-static uint32_t hue_of(const struct labels *l, const struct profile_frame *f)
+/* 0 is neutral, 1 to 5 are warm, 6 to 10 cool. A package keeps its hue in every profile: the part
+ * of the file that names it, "multiprocessing" of "multiprocessing/process.py", is hashed. */
+static uint8_t hue_of(const struct labels *l, const struct profile_frame *f)
 {
+    enum label_origin origin = label_origin(f->file);
     struct str file = label_short_file(l, f->file);
     ssize_t slash = str_find_char(file, '/');
+    uint64_t hash;
 
-    if (!file.len || str_find(file, STR(".so")) >= 0 || str_is(file, "?") || str_is(file, "[vdso]"))
-        return 0;
     if (slash > 0)
         file.len = (size_t)slash;
-    return 1 + (uint32_t)(str_hash(file) % (UINT32_MAX - 1));
+    hash = str_hash(file);
+    hash ^= hash >> 32; /* FNV-1a's last bits alone are poor */
+    switch (origin) {
+    case LABEL_NATIVE:
+        return 0;
+    case LABEL_APPLICATION:
+        return (uint8_t)(1 + hash % 5);
+    case LABEL_LIBRARY:
+        return (uint8_t)(6 + hash % 5);
+    case LABEL_UNKNOWN:
+        break;
+    }
+    return (uint8_t)(1 + hash % 10);
 }
 
 static uint32_t *label_frames(struct tree *t, const struct profile *p)
@@ -59,6 +71,7 @@ static uint32_t *label_frames(struct tree *t, const struct profile *p)
         if (!known) {
             t->labels[t->n_labels] = arena_str(t->arena, buf_str(&text));
             t->hues[t->n_labels] = hue_of(&l, f);
+            t->origins |= label_origin(f->file) == LABEL_APPLICATION;
             known = ++t->n_labels;
             map_set(index, buf_str(&text), (void *)known);
         }
