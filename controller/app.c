@@ -9,6 +9,8 @@
 #include "controller/probes.h"
 #include "controller/results.h"
 #include "controller/sweep.h"
+#include "crypto/digest.h"
+#include "crypto/x509.h"
 #include "kube/lease.h"
 #include "loop/http.h"
 
@@ -292,9 +294,31 @@ static const char *address_or_any(const struct listen_address *l)
     return l->address[0] ? l->address : "::";
 }
 
+/* A certificate to listen with until the shared one has been read; nobody trusts it, and /readyz
+ * keeps the Jobs away until then. */
+static int make_placeholder(const struct app *a, struct buf *certificate, struct buf *key,
+                            struct err *err)
+{
+    struct buf ca = BUF_INIT(CRYPTO_PEM_MAX), ca_key = BUF_INIT(CRYPTO_PEM_MAX);
+    int64_t now_ms = clock_wall_ms(loop_clock(a->loop));
+    int r = crypto_make_ca("placeholder", 3600, now_ms, &ca, &ca_key, err);
+    if (r == 0)
+        r = crypto_make_leaf(buf_str(&ca), buf_str(&ca_key),
+                             (const char *const[]){"placeholder.invalid", NULL}, 3600, now_ms,
+                             certificate, key, err);
+    buf_finish(&ca);
+    crypto_wipe_buf(&ca_key);
+    return r;
+}
+
 static int create_server(struct app *a, struct err *err)
 {
-    int r = worker_create(a->loop, MAX_UPLOADS, &a->worker, err);
+    _cleanup_(buf_finish) struct buf certificate = BUF_INIT(CRYPTO_PEM_MAX);
+    _cleanup_(buf_finish) struct buf key = BUF_INIT(CRYPTO_PEM_MAX);
+    int r = make_placeholder(a, &certificate, &key, err);
+    if (r < 0)
+        return r;
+    r = worker_create(a->loop, MAX_UPLOADS, &a->worker, err);
     if (r < 0)
         return r;
     r = results_create(&(struct results_options){.config = a->config,
@@ -329,6 +353,8 @@ static int create_server(struct app *a, struct err *err)
                                                          .n_listeners = ARRAY_SIZE(listeners),
                                                          .routes = routes,
                                                          .n_routes = ARRAY_SIZE(routes),
+                                                         .certificate = buf_str(&certificate),
+                                                         .private_key = buf_str(&key),
                                                          .max_connections = 256,
                                                          .max_buffered = 32u << 20,
                                                          .observe = observe_http,

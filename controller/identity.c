@@ -198,9 +198,9 @@ static void stored(void *context, struct kube_object *object, struct err *err)
     struct identity *id = context;
     (void)object;
     id->call = NULL;
-    if (err && err->code != ERR_EXISTS && err->code != ERR_CONFLICT)
+    if (err->code && err->code != ERR_EXISTS && err->code != ERR_CONFLICT)
         log_warn("cannot store the certificate of the result endpoint", LOG_ERR(err));
-    if (err) { /* another replica may have been quicker: read what it wrote */
+    if (err->code) { /* another replica may have been quicker: read what it wrote */
         again(id, RETRY_MS);
         return;
     }
@@ -230,7 +230,7 @@ static void looked(void *context, struct kube_object *secret, struct err *err)
 {
     struct identity *id = context;
     id->call = NULL;
-    if (err && err->code != ERR_NOT_FOUND) {
+    if (err->code && err->code != ERR_NOT_FOUND) {
         log_warn("cannot read the certificate of the result endpoint", LOG_ERR(err));
         again(id, RETRY_MS);
         return;

@@ -223,12 +223,17 @@ bool plan_starting(struct planning *g)
     const struct container_status *c = runner_container(g);
     int64_t left = plan_start_left(g);
     bool image = image_trouble(c);
-    if (image && left > 0)
-        return plan_waitf(g, REASON_IMAGE_PULL_FAILED, "%.*s: %.*s", STR_ARG(c->reason),
-                          STR_ARG(str_sub(c->message, 0, 512)));
-    if (image)
-        return plan_failf(g, REASON_IMAGE_PULL_FAILED, "%.*s: %.*s", STR_ARG(c->reason),
-                          STR_ARG(str_sub(c->message, 0, 512)));
+    if (image) {
+        /* The kubelet alternates between the error and "Back-off pulling": the first tells more. */
+        const struct profile_status *old = &g->p->status;
+        bool known = str_is(old->reason, profile_reason_names[REASON_IMAGE_PULL_FAILED]);
+        struct str message = known ? old->message
+                                   : plan_printf(g, "%.*s: %.*s", STR_ARG(c->reason),
+                                                 STR_ARG(str_sub(c->message, 0, 512)));
+        if (left > 0)
+            return plan_waitf(g, REASON_IMAGE_PULL_FAILED, "%.*s", STR_ARG(message));
+        return plan_fail(g, REASON_IMAGE_PULL_FAILED, message);
+    }
     if (g->p->status.phase == PHASE_RUNNING && !g->in->runner) {
         if (ask_node(g))
             return true;

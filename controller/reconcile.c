@@ -116,16 +116,16 @@ static void status_written(void *context, struct kube_object *object, struct err
     struct tracked *t = r->tracked;
     (void)object;
     r->call = NULL;
-    if (err && err->code == ERR_NOT_FOUND) { /* deleted meanwhile; its watch event comes */
+    if (err->code == ERR_NOT_FOUND) { /* deleted meanwhile; its watch event comes */
         finish(r);
         return;
     }
-    if (err && err->code == ERR_CONFLICT) { /* from fresh; the newer version is on its way */
+    if (err->code == ERR_CONFLICT) { /* from fresh; the newer version is on its way */
         r->plan.look_again_ms = 100;
         finish(r);
         return;
     }
-    if (err) {
+    if (err->code) {
         fail(r, "cannot write the status", err);
         return;
     }
@@ -190,7 +190,7 @@ static void job_created(void *context, struct kube_object *object, struct err *e
     r->call = NULL;
     /* The name is a digest of both UIDs: a Job that exists already is ours, from before a restart.
      */
-    if (err && err->code != ERR_EXISTS) {
+    if (err->code && err->code != ERR_EXISTS) {
         set_error(t, err->message);
         fail(r, "cannot create the Job", err);
         return;
@@ -226,7 +226,7 @@ static void job_deleted(void *context, struct kube_object *object, struct err *e
     struct reconcile *r = context;
     (void)object;
     r->call = NULL;
-    if (err && err->code != ERR_NOT_FOUND && err->code != ERR_CONFLICT) {
+    if (err->code && err->code != ERR_NOT_FOUND && err->code != ERR_CONFLICT) {
         fail(r, "cannot delete the Job", err);
         return;
     }
@@ -260,7 +260,7 @@ static void target_read(void *context, struct kube_object *object, struct err *e
 {
     struct reconcile *r = context;
     r->call = NULL;
-    if (err && err->code != ERR_NOT_FOUND) {
+    if (err->code && err->code != ERR_NOT_FOUND) {
         fail(r, "cannot read the target Pod", err);
         return;
     }
@@ -268,7 +268,7 @@ static void target_read(void *context, struct kube_object *object, struct err *e
     r->target_object = NULL;
     r->in.target = NULL;
     r->in.target_lookup = LOOKUP_MISSING;
-    if (!err) {
+    if (!err->code) {
         struct err decode = ERR_INIT;
         r->target_object = kube_object_ref(object);
         if (pod_decode(r->arena, object->tree, &r->target, &decode) < 0) {
@@ -299,12 +299,12 @@ static void node_read(void *context, struct kube_object *object, struct err *err
 {
     struct reconcile *r = context;
     r->call = NULL;
-    if (err && err->code != ERR_NOT_FOUND) {
+    if (err->code && err->code != ERR_NOT_FOUND) {
         fail(r, "cannot read the node", err);
         return;
     }
     r->in.node_lookup = LOOKUP_MISSING;
-    if (!err) {
+    if (!err->code) {
         struct err decode = ERR_INIT;
         r->node_object = kube_object_ref(object);
         if (node_decode(r->arena, object->tree, &r->node, &decode) < 0) {

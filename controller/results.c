@@ -79,7 +79,7 @@ static void stored(void *context, struct kube_object *object, struct err *err)
     struct handover *h = context;
     (void)object;
     h->call = NULL;
-    if (!err) {
+    if (!err->code) {
         answer(h);
         return;
     }
@@ -192,7 +192,7 @@ static void token_reviewed(void *context, struct kube_object *object, struct err
     struct token_review review;
     struct err failure = ERR_INIT;
     h->call = NULL;
-    if (err) {
+    if (err->code) {
         refuse(h, 503, profile_reason_names[REASON_STORAGE_UNAVAILABLE], err->message);
         return;
     }

@@ -72,10 +72,10 @@ static void deleted(void *context, struct kube_object *object, struct err *err)
     (void)object;
     s->call = NULL;
     const struct expired *e = &s->expired[s->deleted++];
-    if (!err)
+    if (!err->code)
         log_info("profile removed after its ttlSecondsAfterFinished",
                  LOG_S("namespace", e->namespace_), LOG_S("name", e->name));
-    else if (err->code != ERR_NOT_FOUND && err->code != ERR_CONFLICT)
+    else if (err->code && err->code != ERR_NOT_FOUND && err->code != ERR_CONFLICT)
         log_warn("cannot remove an expired profile", LOG_S("namespace", e->namespace_),
                  LOG_S("name", e->name), LOG_ERR(err));
     delete_next(s);

@@ -54,7 +54,8 @@ struct kube_request {
 };
 
 /* object: the answer (a reference that the callee may take), NULL on failure or discard_reply.
- * On failure err says: code, http_status, reason, retry_after_ms, message. */
+ * err is never NULL; its code is 0 on success. On failure it says: code, http_status, reason,
+ * retry_after_ms, message. */
 typedef void (*kube_reply)(void *context, struct kube_object *object, struct err *err);
 
 struct kube_call; /* a request under way */
