@@ -290,9 +290,8 @@ static void start_request(struct connection *c, struct str head)
     struct http_exchange *e = exchange_create(c->server->mailbox);
     c->exchange = e;
     e->connection = c;
-    e->started_ms = clock_monotonic_ms(&clock_system);
     lws_get_peer_simple(c->wsi, e->peer, sizeof(e->peer));
-    c->started_ms = e->started_ms;
+    c->started_ms = clock_monotonic_ms(&clock_system);
     c->method = "other";
     c->pattern = "";
     const char *why;

@@ -84,12 +84,12 @@ static void drop_one(struct listener *l, int fd)
     struct http_server *s = l->server;
     if (s->spare_fd < 0)
         return;
+    atomic_fetch_add(&s->refused, 1);
     close(s->spare_fd);
     int dropped = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
     if (dropped >= 0)
         close(dropped);
     s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    atomic_fetch_add(&s->refused, 1);
 }
 
 void listener_accept(struct listener *l)
