@@ -177,9 +177,6 @@ static void send_answer(struct connection *c, int status, const char *content_ty
 
 void connection_answer(struct connection *c, struct http_exchange *e)
 {
-    /* The rest of a body that admit() did not want cannot be told from a next request. */
-    if (c->state == CONNECTION_BODY)
-        c->keep_alive = false;
     send_answer(c, e->status, e->content_type, "", buf_str(&e->answer));
 }
 
@@ -231,7 +228,7 @@ static bool admit(struct connection *c)
         exchange_unref(e);
         return true;
     }
-    /* A body may follow that nobody reads. */
+    /* The body that nobody reads could not be told from a next request. */
     if (e->request.chunked || e->request.length)
         c->keep_alive = false;
     c->state = CONNECTION_HANDLING;

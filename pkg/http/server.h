@@ -24,8 +24,9 @@ struct http_route {
     http_handler handler;
     void *context;
     const char *listener; /* name of the listener that has it; NULL: all */
-    /* Optional: called when the headers are in and before the body is read; false: the exchange was
-     * answered (e.g. 401 without a token), and the body is not read. */
+    /* Optional: called when the headers are in and before the body is read, on the server's thread;
+     * false: the exchange was answered (e.g. 401 without a token), and the body is not read; true:
+     * it was not answered, and the handler follows once the body is there. */
     bool (*admit)(void *context, struct http_exchange *exchange);
 };
 
