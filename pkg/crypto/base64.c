@@ -81,7 +81,7 @@ static int digits_check(struct str text, enum crypto_base64 alphabet, struct dig
 int crypto_base64_decode(struct str text, enum crypto_base64 alphabet, struct buf *out,
                          struct err *err)
 {
-    struct digits d;
+    struct digits d = {0};
     int code = digits_check(text, alphabet, &d, err);
     if (code != 0)
         return code;

@@ -200,11 +200,11 @@ static int object_close(struct json_builder *b, struct json *node, struct json_s
 int json_builder_end(struct json_builder *b)
 {
     struct json_open *open = &b->open[--b->depth];
-    struct json_slot *slots = b->slots ? b->slots + open->first_slot : NULL;
     size_t len = b->slots_len - open->first_slot;
     b->slots_len = open->first_slot;
     if (len == 0)
         return 0;
+    struct json_slot *slots = b->slots + open->first_slot;
     if (open->node->type == JSON_OBJECT)
         return object_close(b, open->node, slots, len);
     const struct json **items = arena_array(b->arena, len, sizeof(*items));

@@ -129,8 +129,7 @@ static void test_doubles(void **state)
 static void test_round_trip(void **state)
 {
     const char *documents[] = {
-        "{\"a\":[1,2.50,-3e-7,true,false,null,\"\\u00e9\\\"\\\\\\n\\u001f\"],\"b\":{\"\":{}},\"c\":"
-        "[]}",
+        "{\"a\":[1,2.50,-3e-7,true,false,null,\"\\u00e9\\\"\\\\\\n\\u001f\"],\"b\":{\"\":{}}}",
         "[[[[]]],{},{\"x\":[{\"y\":\"\\uD83D\\uDE00\"}]}]",
         "\"\\u2028\\u007f\"",
         "123456789012345678901234567890.5",
