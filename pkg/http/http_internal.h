@@ -12,10 +12,10 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/list.h"
+#include "crypto/tls.h"
 #include "http/request.h"
 #include "http/router.h"
 #include "http/server.h"
-#include "http/tls.h"
 
 enum {
     HTTP_RX_BYTES = 16 * 1024, /* libwebsockets' read buffer: one TLS record */
