@@ -103,12 +103,11 @@ c_sources() {
     (cd "$ROOT" && find pkg controller runner tests hack -name '*.[ch]' -not -path '*/build/*' 2>/dev/null | LC_ALL=C sort)
 }
 
+in_root() { cd "$ROOT" && "$@"; }
+
 # build_preset NAME: configures and builds it.
 build_preset() {
     mkdir -p "$ROOT/build"
-    (
-        cd "$ROOT"
-        run_long "Configuring $1" "build/$1-configure.log" cmake --preset "$1"
-        run_long "Building $1" "build/$1-build.log" cmake --build --preset "$1" -j "$(nproc)"
-    )
+    run_long "Configuring $1" "$ROOT/build/$1-configure.log" in_root cmake --preset "$1" &&
+        run_long "Building $1" "$ROOT/build/$1-build.log" in_root cmake --build --preset "$1" -j "$(nproc)"
 }

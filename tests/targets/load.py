@@ -1,4 +1,4 @@
-"""Keeps a web service busy: load.py HOST:PORT [CLIENTS]. Each client asks one thing after another."""
+"""Keeps a web service busy: load.py HOST:PORT [CLIENTS]. A client asks one thing at a time."""
 
 import http.client
 import random
