@@ -83,13 +83,17 @@ static bool is_same_thing(const struct kube_object *a, const struct kube_object 
     return str_eq(a->uid, b->uid);
 }
 
+static bool is_same_state(const struct kube_object *a, const struct kube_object *b)
+{
+    return is_same_thing(a, b) && str_eq(a->resource_version, b->resource_version);
+}
+
 /* A thing that was deleted and made again under its name is two changes, even where only the
  * outcome was seen. */
 static void tell_replaced(struct reflector *r, struct kube_object *old, struct kube_object *now)
 {
     if (is_same_thing(old, now)) {
-        if (!str_eq(old->resource_version, now->resource_version))
-            tell(r, old, now);
+        tell(r, old, now);
         return;
     }
     tell(r, old, NULL);
@@ -105,6 +109,9 @@ static void remove_object(struct reflector *r, const struct kube_object *like)
 
 static void put_object(struct reflector *r, struct kube_object *object)
 {
+    const struct kube_object *known = store_get(&r->store, object);
+    if (known && is_same_state(known, object))
+        return;
     struct kube_object *kept = transformed(r, object);
     if (!kept) {
         remove_object(r, object);
@@ -121,7 +128,9 @@ static void put_object(struct reflector *r, struct kube_object *object)
 static void put_fresh(struct reflector *r, struct kube_object *object)
 {
     r->transient_bytes += arena_size(object->arena);
-    struct kube_object *kept = transformed(r, object);
+    struct kube_object *known = store_get(&r->store, object);
+    bool is_known = known && is_same_state(known, object);
+    struct kube_object *kept = is_known ? kube_object_ref(known) : transformed(r, object);
     if (kept)
         kube_object_unref(store_set(&r->fresh, kept));
 }
@@ -139,10 +148,10 @@ static void replace_store(struct reflector *r)
     }
     for (struct map_iter it = {0}; map_next(r->store.objects, &it);) {
         struct kube_object *now = it.value, *old = store_get(&was, now);
-        if (old)
-            tell_replaced(r, old, now);
-        else
+        if (!old)
             tell(r, NULL, now);
+        else if (old != now) /* see put_fresh() */
+            tell_replaced(r, old, now);
     }
     store_finish(&was);
     if (r->transient_bytes >= TRIM_BYTES)
