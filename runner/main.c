@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "runner/record.h"
 #include "runner/run.h"
 
 /* Descriptors 0 to 2 must be somebody's before anything else is opened. */
@@ -21,6 +22,8 @@ int main(int argc, char **argv)
     struct options options;
     struct err err = ERR_INIT;
     open_standard();
+    if (argc > 1 && record_is_command(argv[1]))
+        return record_main(argc, argv);
     if (options_parse(argc, argv, &options, &err) < 0) {
         fprintf(stderr, "pyspy-runner: %s\n", err.message);
         return 2;

@@ -57,6 +57,11 @@ int proc_elf_python(int fd, struct str path, struct proc_python *ret, struct err
 int proc_inspect_python(int proc, struct arena *arena, pid_t pid, struct proc_python *ret,
                         struct err *err);
 
+/* Opens for reading a regular or other file by a path as the target sees it, in its own root: its
+ * links do not lead out of it. The caller closes *ret. */
+int proc_open_in_root(int proc, pid_t pid, struct arena *arena, struct str path, int *ret,
+                      struct err *err);
+
 /* A process held by pidfd, so that its number cannot come to mean another. */
 struct proc_handle {
     int pidfd;

@@ -19,8 +19,8 @@ static void close_fdp(int *fd)
 
 /* path as the target sees it. A link in the target's files must not lead into ours, hence openat2;
  * what is no regular file (a FIFO put there) must not block us, hence O_NONBLOCK. */
-static int open_in_root(int proc, pid_t pid, struct arena *arena, struct str path, int *ret,
-                        struct err *err)
+int proc_open_in_root(int proc, pid_t pid, struct arena *arena, struct str path, int *ret,
+                      struct err *err)
 {
     char link[32];
     snprintf(link, sizeof(link), "%d/root", (int)pid);
@@ -64,7 +64,7 @@ static int inspect_library(int proc, struct arena *arena, pid_t pid, struct str 
     if (str_ends_with(path, STR(" (deleted)")))
         return err_set(err, ERR_NOT_FOUND, "%.*s: replaced while the process runs", STR_ARG(path));
     _cleanup_(close_fdp) int fd = -1;
-    int r = open_in_root(proc, pid, arena, path, &fd, err);
+    int r = proc_open_in_root(proc, pid, arena, path, &fd, err);
     if (r < 0)
         return r;
     struct proc_python python;

@@ -107,6 +107,7 @@ struct profile *profile_create(const struct profile_limits *limits)
     p->frame_index = map_create();
     p->thread_index = map_create();
     pairs_init(&p->node_index);
+    pairs_init(&p->tally_index);
     grow(&p->nodes, &p->nodes_cap, 1, sizeof(*p->nodes));
     p->nodes[0] = (struct node){.key = {NODE_NONE, NODE_NONE}};
     p->n_nodes = 1;
@@ -125,6 +126,8 @@ void profile_destroy(struct profile *p)
     free(p->frames);
     free(p->nodes);
     pairs_finish(&p->node_index);
+    pairs_finish(&p->tally_index);
+    free(p->tallies);
     map_destroy(p->frame_index);
     map_destroy(p->thread_index);
     arena_destroy(p->arena);
@@ -224,6 +227,52 @@ int profile_child(struct profile *p, uint32_t parent, uint32_t frame, uint32_t *
     return 0;
 }
 
+/* The run that a stack was counted in last; NULL: none yet, or order matters. */
+static struct run *tally_find(const struct profile *p, uint32_t thread, uint32_t node)
+{
+    uint32_t i = pairs_find(&p->tally_index, p->tallies, sizeof(*p->tallies), thread, node);
+
+    return i == NODE_NONE ? NULL : &p->threads[thread].runs[p->tallies[i].run];
+}
+
+static void tally_set(struct profile *p, uint32_t thread, uint32_t node, uint32_t run)
+{
+    uint32_t i = pairs_find(&p->tally_index, p->tallies, sizeof(*p->tallies), thread, node);
+
+    if (i != NODE_NONE) {
+        p->tallies[i].run = run;
+        return;
+    }
+    grow(&p->tallies, &p->tallies_cap, p->n_tallies + 1, sizeof(*p->tallies));
+    p->tallies[p->n_tallies] = (struct tally){{thread, node}, run};
+    pairs_add(&p->tally_index, p->tallies, sizeof(*p->tallies), (uint32_t)p->n_tallies++);
+}
+
+void profile_drop_order(struct profile *p)
+{
+    if (p->unordered)
+        return;
+    p->unordered = true;
+    for (uint32_t k = 0; k < p->n_threads; k++) {
+        struct thread *t = &p->threads[k];
+        size_t left = 0;
+
+        for (size_t i = 0; i < t->len; i++) {
+            struct run *known = tally_find(p, k, t->runs[i].node);
+
+            if (known && known->weight <= UINT32_MAX - t->runs[i].weight) {
+                known->weight += t->runs[i].weight;
+                continue;
+            }
+            t->runs[left] = t->runs[i];
+            tally_set(p, k, t->runs[left].node, (uint32_t)left);
+            left++;
+        }
+        p->n_runs -= t->len - left;
+        t->len = left;
+    }
+}
+
 int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t weight,
                     struct err *err)
 {
@@ -234,6 +283,10 @@ int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t w
 
     struct thread *t = &p->threads[thread];
     struct run *last = t->len ? &t->runs[t->len - 1] : NULL;
+
+    if (p->unordered)
+        last = tally_find(p, thread, node);
+
     bool same = last && last->node == node && last->weight <= UINT32_MAX - (uint32_t)weight;
 
     if (!same && p->n_runs >= p->limits.max_samples)
@@ -246,6 +299,8 @@ int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t w
         grow(&t->runs, &t->cap, t->len + 1, sizeof(*t->runs));
         t->runs[t->len++] = (struct run){node, (uint32_t)weight};
         p->n_runs++;
+        if (p->unordered)
+            tally_set(p, thread, node, (uint32_t)(t->len - 1));
     }
     p->n_stacks += p->nodes[node].self == 0;
     p->nodes[node].self += weight;

@@ -39,6 +39,11 @@ int profile_add_sample(struct profile *p, uint32_t thread, const uint32_t *frame
 /* label "": all threads together, in no order. A label that was added before is that thread. */
 int profile_add_thread(struct profile *p, struct str label, uint32_t *ret, struct err *err);
 
+/* From here on equal samples of a thread are counted in one place, and those before are put there:
+ * memory then grows with the different stacks only. Formats that show time show them side by side.
+ */
+void profile_drop_order(struct profile *p);
+
 int64_t profile_samples(const struct profile *p); /* sum of the weights */
 size_t profile_stacks(const struct profile *p);
 

@@ -40,6 +40,12 @@ struct run {
     uint32_t node, weight;
 };
 
+/* Where the samples of a stack are counted when order is not kept. */
+struct tally {
+    struct pair_key key; /* thread, node */
+    uint32_t run;        /* of the thread */
+};
+
 struct thread {
     struct str label;
     struct run *runs;
@@ -61,6 +67,10 @@ struct profile {
     size_t n_threads, threads_cap;
     size_t n_stacks, n_runs;
     int64_t samples;
+    bool unordered;
+    struct pairs tally_index;
+    struct tally *tallies;
+    size_t n_tallies, tallies_cap;
     bool scrub;
     char *title, *note;
     int64_t start_ms, duration_ms, rate;

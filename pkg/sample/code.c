@@ -1,0 +1,345 @@
+#include <errno.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "sample/lines.h"
+#include "sample/sample_internal.h"
+
+#define CODES_MAX 20000u
+#define BYTES_MAX (48u << 20) /* of names and tables kept; then all is forgotten and read anew */
+#define TABLE_MAX (1u << 20)  /* of one line table; a module of 100,000 lines has 400 KB */
+#define HEAD_MAX  1024
+#define CODE_MAX  (64u << 20) /* bytes of instructions */
+#define RECENT    8
+
+/* What tells one code object from another at the same address. */
+struct identity {
+    uint64_t type, size, file, name, lines;
+    int32_t first_line;
+};
+
+/* One line of a function. */
+struct line {
+    struct line *next;
+    struct sample_frame frame;
+};
+
+struct code {
+    uint64_t address;
+    struct identity identity;
+    uint64_t checked; /* number of the resolution that did */
+    char *function, *file;
+    uint8_t *table;
+    size_t table_len;
+    struct line *lines;
+    struct {
+        int64_t instruction;
+        struct line *line;
+    } recent[RECENT];
+};
+
+struct codes {
+    struct memory_reader *reader;
+    const struct python_offsets *offsets;
+    uint64_t code_type;
+    struct code **slots; /* by address; open addressing */
+    size_t cap, len, bytes;
+    uint64_t seed, round;
+    struct memory_batch batch;
+    uint8_t *heads;
+    struct code **waiting;
+};
+
+struct codes *codes_create(struct memory_reader *reader, const struct python_offsets *offsets,
+                           uint64_t code_type)
+{
+    struct codes *c = xcalloc(1, sizeof(*c));
+    *c = (struct codes){.reader = reader, .offsets = offsets, .code_type = code_type};
+    c->cap = 1024;
+    c->slots = xcalloc(c->cap, sizeof(*c->slots));
+    c->seed = random_u64(&random_system);
+    c->heads = xcalloc(MEMORY_PIECES_MAX, offsets->code_head);
+    c->waiting = xcalloc(MEMORY_PIECES_MAX, sizeof(*c->waiting));
+    return c;
+}
+
+static void forget(struct codes *c, struct code *k)
+{
+    c->bytes -= k->table_len;
+    for (struct line *l = k->lines, *next; l; l = next) {
+        next = l->next;
+        c->bytes -= sizeof(*l);
+        free(l);
+    }
+    if (k->function)
+        c->bytes -= strlen(k->function) + strlen(k->file);
+    free(k->function);
+    free(k->file);
+    free(k->table);
+    *k = (struct code){.address = k->address};
+}
+
+static void forget_all(struct codes *c)
+{
+    for (size_t i = 0; i < c->cap; i++) {
+        if (c->slots[i])
+            forget(c, c->slots[i]);
+        free(c->slots[i]);
+        c->slots[i] = NULL;
+    }
+    c->len = 0;
+}
+
+void codes_destroy(struct codes *c)
+{
+    if (!c)
+        return;
+    forget_all(c);
+    free(c->slots);
+    free(c->heads);
+    free(c->waiting);
+    free(c);
+}
+
+static struct code **slot_of(const struct codes *c, uint64_t address)
+{
+    uint64_t x = (address ^ c->seed) * UINT64_C(0x9e3779b97f4a7c15);
+    size_t i = (size_t)(x >> 20) & (c->cap - 1);
+    while (c->slots[i] && c->slots[i]->address != address)
+        i = (i + 1) & (c->cap - 1);
+    return &c->slots[i];
+}
+
+static struct code *entry(struct codes *c, uint64_t address)
+{
+    struct code **slot = slot_of(c, address);
+    if (*slot)
+        return *slot;
+    if ((c->len + 1) * 2 > c->cap) {
+        struct code **old = c->slots;
+        size_t n = c->cap;
+        c->cap *= 2;
+        c->slots = xcalloc(c->cap, sizeof(*c->slots));
+        for (size_t i = 0; i < n; i++)
+            if (old[i])
+                *slot_of(c, old[i]->address) = old[i];
+        free(old);
+        slot = slot_of(c, address);
+    }
+    *slot = xcalloc(1, sizeof(**slot));
+    (*slot)->address = address;
+    c->len++;
+    return *slot;
+}
+
+static uint64_t get64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+static struct identity identity_of(const struct codes *c, const uint8_t *head)
+{
+    const struct python_offsets *o = c->offsets;
+    struct identity id = {
+        .type = get64(head + o->object_type),
+        .size = o->code_bytes ? get64(head + o->object_type + 8) : 0,
+        .file = get64(head + o->code_file),
+        .name = get64(head + (o->code_qualname ? o->code_qualname : o->code_name)),
+        .lines = get64(head + o->code_lines),
+    };
+    memcpy(&id.first_line, head + o->code_first_line, sizeof(id.first_line));
+    return id;
+}
+
+static bool same(const struct identity *a, const struct identity *b)
+{
+    return a->type == b->type && a->size == b->size && a->file == b->file && a->name == b->name &&
+           a->lines == b->lines && a->first_line == b->first_line;
+}
+
+static void put_utf8(struct buf *out, uint32_t code)
+{
+    if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+        code = 0xfffd;
+    if (code < 0x80) {
+        buf_append_char(out, (char)code);
+    } else if (code < 0x800) {
+        buf_append_char(out, (char)(0xc0 | code >> 6));
+        buf_append_char(out, (char)(0x80 | (code & 63)));
+    } else if (code < 0x10000) {
+        buf_append_char(out, (char)(0xe0 | code >> 12));
+        buf_append_char(out, (char)(0x80 | (code >> 6 & 63)));
+        buf_append_char(out, (char)(0x80 | (code & 63)));
+    } else {
+        buf_append_char(out, (char)(0xf0 | code >> 18));
+        buf_append_char(out, (char)(0x80 | (code >> 12 & 63)));
+        buf_append_char(out, (char)(0x80 | (code >> 6 & 63)));
+        buf_append_char(out, (char)(0x80 | (code & 63)));
+    }
+}
+
+/* A str object as UTF-8. NULL: it is none. */
+static char *read_text(struct codes *c, uint64_t address)
+{
+    const struct python_offsets *o = c->offsets;
+    uint8_t head[256], bytes[SAMPLE_TEXT_MAX];
+    if (memory_read(c->reader, address, head, o->text_ascii) < 0)
+        return NULL;
+    uint64_t length = get64(head + o->text_length);
+    uint32_t state;
+    memcpy(&state, head + o->text_state, sizeof(state));
+    /* Bits: interned 2, kind 3, compact 1, ascii 1. */
+    unsigned kind = state >> 2 & 7;
+    bool compact = state & 32, ascii = state & 64;
+    if (!compact || (kind != 1 && kind != 2 && kind != 4) || (ascii && kind != 1) ||
+        length > CODE_MAX)
+        return NULL;
+    size_t n = length > SAMPLE_TEXT_MAX / kind ? SAMPLE_TEXT_MAX / kind : (size_t)length;
+    if (n && memory_read(c->reader, address + (ascii ? o->text_ascii : o->text_compact), bytes,
+                         n * kind) < 0)
+        return NULL;
+    _cleanup_(buf_finish) struct buf out = BUF_INIT(SAMPLE_TEXT_MAX * 4);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t code = bytes[i * kind];
+        if (kind > 1)
+            code |= (uint32_t)bytes[i * kind + 1] << 8;
+        if (kind > 2)
+            code |= (uint32_t)bytes[i * kind + 2] << 16 | (uint32_t)bytes[i * kind + 3] << 24;
+        put_utf8(&out, code ? code : 0xfffd);
+    }
+    return buf_take(&out);
+}
+
+static int read_table(struct codes *c, uint64_t address, uint8_t **ret, size_t *ret_len)
+{
+    const struct python_offsets *o = c->offsets;
+    uint8_t head[256];
+    if (memory_read(c->reader, address, head, o->bytes_bytes) < 0)
+        return -EFAULT;
+    uint64_t len = get64(head + o->bytes_length);
+    if (len > TABLE_MAX)
+        return -EFAULT;
+    _cleanup_(freep) uint8_t *bytes = xcalloc(len + 1, 1);
+    if (len && memory_read(c->reader, address + o->bytes_bytes, bytes, len) < 0)
+        return -EFAULT;
+    *ret = TAKE(bytes);
+    *ret_len = len;
+    return 0;
+}
+
+/* 0, or -1: this is no code object. */
+static int load(struct codes *c, struct code *k, const uint8_t *head)
+{
+    struct identity id = identity_of(c, head);
+    forget(c, k);
+    if ((c->code_type && id.type != c->code_type) || id.first_line < 0 || id.size > CODE_MAX)
+        return -1;
+    _cleanup_(freep) char *function = read_text(c, id.name);
+    _cleanup_(freep) char *file = function ? read_text(c, id.file) : NULL;
+    _cleanup_(freep) uint8_t *table = NULL;
+    size_t len = 0;
+    if (!file || read_table(c, id.lines, &table, &len) < 0)
+        return -1;
+    c->bytes += strlen(function) + strlen(file) + len;
+    k->identity = id;
+    k->function = TAKE(function);
+    k->file = TAKE(file);
+    k->table = TAKE(table);
+    k->table_len = len;
+    return 0;
+}
+
+static int check(struct codes *c, struct code *k, const uint8_t *head)
+{
+    struct identity id = identity_of(c, head);
+    return k->function && same(&id, &k->identity) ? 0 : load(c, k, head);
+}
+
+static int check_waiting(struct codes *c, size_t n)
+{
+    size_t size = c->offsets->code_head;
+    if (memory_batch_read(c->reader, &c->batch) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++)
+        if (check(c, c->waiting[i], c->heads + i * size) < 0)
+            return -1;
+    return 0;
+}
+
+/* Bytes from the first instruction; false: it lies outside of the code. */
+static bool instruction_of(const struct codes *c, const struct code *k, const struct raw_frame *f,
+                           int64_t *ret)
+{
+    const struct python_offsets *o = c->offsets;
+    if (o->code_bytes) {
+        *ret = (int64_t)(f->instruction - (f->code + o->code_bytes));
+        /* Before it begins, a frame stands one instruction ahead of the first. */
+        return *ret >= -2 && *ret < (int64_t)k->identity.size * 2;
+    }
+    *ret = (int64_t)f->instruction;
+    if (o->minor >= 10)
+        *ret *= 2;
+    return *ret >= -2 && *ret < CODE_MAX;
+}
+
+static struct line *line_at(struct codes *c, struct code *k, int64_t instruction)
+{
+    size_t r = (size_t)(instruction >> 1) % RECENT;
+    if (k->recent[r].line && k->recent[r].instruction == instruction)
+        return k->recent[r].line;
+    int64_t number =
+        lines_find(c->offsets->minor, k->table, k->table_len, k->identity.first_line, instruction);
+    struct line *l = k->lines;
+    while (l && l->frame.line != number)
+        l = l->next;
+    if (!l) {
+        l = xcalloc(1, sizeof(*l));
+        l->next = k->lines;
+        l->frame = (struct sample_frame){
+            .function = k->function[0] ? str_of(k->function) : STR("?"),
+            .file = str_of(k->file),
+            .line = number,
+            .id = SAMPLE_NO_ID,
+            .id_of_function = SAMPLE_NO_ID,
+        };
+        k->lines = l;
+        c->bytes += sizeof(*l);
+    }
+    k->recent[r].instruction = instruction;
+    k->recent[r].line = l;
+    return l;
+}
+
+int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, struct sample_frame **ret)
+{
+    if (c->len > CODES_MAX || c->bytes > BYTES_MAX)
+        forget_all(c);
+    c->round++;
+    size_t waiting = 0, size = c->offsets->code_head;
+    for (size_t i = 0; i < n; i++) {
+        struct code *k = entry(c, raw[i].code);
+        if (k->checked == c->round)
+            continue;
+        k->checked = c->round;
+        if (!memory_batch_add(&c->batch, raw[i].code, c->heads + waiting * size, size)) {
+            if (check_waiting(c, waiting) < 0)
+                return -1;
+            waiting = 0;
+            memory_batch_add(&c->batch, raw[i].code, c->heads, size);
+        }
+        c->waiting[waiting++] = k;
+    }
+    if (check_waiting(c, waiting) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        struct code *k = *slot_of(c, raw[i].code);
+        int64_t instruction;
+        if (!k->function || !instruction_of(c, k, &raw[i], &instruction))
+            return -1;
+        ret[i] = &line_at(c, k, instruction)->frame;
+    }
+    return 0;
+}

@@ -1,0 +1,323 @@
+/* Which threads run. Asking the kernel for one costs about as much as reading a stack, and most
+ * threads of most programs sleep; so those that slept when asked last are asked again only when the
+ * process has used processor time that nobody accounts for. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "sample/sample_internal.h"
+
+#define DESCRIPTORS_MAX 512 /* kept open */
+#define HOT_LOOKS       16  /* a thread that ran is asked this often before it counts as asleep */
+#define UNSEEN_NS       5000000 /* processor time that threads believed asleep may use unseen */
+#define NAME_LOOKS      1000    /* a name is read again after this many looks */
+
+struct kernel_thread {
+    pid_t outer, inner;
+    int stat, runtime; /* descriptors; -1: opened each time */
+    bool open, found;
+    unsigned hot;
+    int64_t runtime_base; /* ns used when the present account began */
+    unsigned name_age;
+    char name[17];
+};
+
+struct kernel {
+    int proc;
+    pid_t pid;
+    struct kernel_thread **threads; /* by inner */
+    size_t n, cap, descriptors;
+    bool ask_all, accounts;
+    int64_t account_base, past; /* ns; past: of threads that were hot in this account */
+};
+
+static int read_at(const struct kernel *k, pid_t tid, const char *file, char *to, size_t cap)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "%d/task/%d/%s", (int)k->pid, (int)tid, file);
+    int fd = openat(k->proc, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = pread(fd, to, cap - 1, 0);
+    int e = errno;
+    close(fd);
+    if (n < 0)
+        return -e;
+    to[n] = '\0';
+    return (int)n;
+}
+
+int kernel_create(int proc, pid_t pid, struct kernel **ret, struct err *err)
+{
+    struct kernel *k = xcalloc(1, sizeof(*k));
+    *k = (struct kernel){.proc = proc, .pid = pid, .ask_all = true};
+    int r = kernel_refresh(k, err);
+    if (r < 0)
+        kernel_destroy(k);
+    else
+        *ret = k;
+    return r;
+}
+
+static void drop(struct kernel *k, struct kernel_thread *t)
+{
+    if (t->open) {
+        k->descriptors--;
+        close(t->stat);
+        if (t->runtime >= 0)
+            close(t->runtime);
+    }
+    free(t);
+}
+
+void kernel_destroy(struct kernel *k)
+{
+    if (!k)
+        return;
+    for (size_t i = 0; i < k->n; i++)
+        drop(k, k->threads[i]);
+    free(k->threads);
+    free(k);
+}
+
+/* The last number behind "NSpid:" is the innermost. */
+static pid_t inner_id(const struct kernel *k, pid_t tid)
+{
+    char text[4096];
+    if (read_at(k, tid, "status", text, sizeof(text)) < 0)
+        return 0;
+    const char *line = strstr(text, "\nNSpid:");
+    if (!line)
+        return tid;
+    line += strlen("\nNSpid:");
+    pid_t id = 0;
+    for (char *end; *line && *line != '\n'; line = end) {
+        id = (pid_t)strtol(line, &end, 10);
+        if (end == line)
+            break;
+        while (*end == ' ' || *end == '\t')
+            end++;
+    }
+    return id;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const struct kernel_thread *const *x = a, *const *y = b;
+    return ((*x)->inner > (*y)->inner) - ((*x)->inner < (*y)->inner);
+}
+
+static struct kernel_thread *by_outer(struct kernel *k, size_t known, pid_t outer)
+{
+    for (size_t i = 0; i < known; i++)
+        if (k->threads[i]->outer == outer && !k->threads[i]->found)
+            return k->threads[i];
+    return NULL;
+}
+
+static void add(struct kernel *k, pid_t outer, pid_t inner)
+{
+    if (k->n == k->cap) {
+        k->cap = k->cap ? k->cap * 2 : 16;
+        k->threads = xrealloc(k->threads, k->cap, sizeof(struct kernel_thread *));
+    }
+    struct kernel_thread *t = xcalloc(1, sizeof(*t));
+    *t = (struct kernel_thread){
+        .outer = outer, .inner = inner, .stat = -1, .runtime = -1, .found = true, .hot = HOT_LOOKS};
+    k->threads[k->n++] = t;
+}
+
+int kernel_refresh(struct kernel *k, struct err *err)
+{
+    char path[32];
+    snprintf(path, sizeof(path), "%d/task", (int)k->pid);
+    int fd = openat(k->proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!dir) {
+        int e = errno == ESRCH ? ENOENT : errno;
+        if (fd >= 0)
+            close(fd);
+        return err_set_errno(err, e, "threads of process %d", (int)k->pid);
+    }
+    size_t known = k->n, seen = 0;
+    for (size_t i = 0; i < known; i++)
+        k->threads[i]->found = false;
+    for (struct dirent *d; seen < SAMPLE_THREADS_MAX && (d = readdir(dir)) != NULL;) {
+        pid_t tid = (pid_t)strtol(d->d_name, NULL, 10);
+        if (tid <= 0)
+            continue;
+        seen++;
+        struct kernel_thread *t = by_outer(k, known, tid);
+        /* A descriptor that was open tells whether the number still means the same thread. */
+        if (t && t->open && kernel_thread_state(t) == 0)
+            t = NULL;
+        if (t) {
+            t->found = true;
+            continue;
+        }
+        pid_t inner = inner_id(k, tid);
+        if (inner > 0)
+            add(k, tid, inner);
+    }
+    closedir(dir);
+    size_t left = 0;
+    for (size_t i = 0; i < k->n; i++) {
+        if (k->threads[i]->found)
+            k->threads[left++] = k->threads[i];
+        else
+            drop(k, k->threads[i]);
+    }
+    k->n = left;
+    if (left == 0)
+        return err_set(err, ERR_NOT_FOUND, "process %d has ended", (int)k->pid);
+    qsort(k->threads, k->n, sizeof(struct kernel_thread *), compare);
+    k->ask_all = true;
+    return 0;
+}
+
+struct kernel_thread *kernel_find(struct kernel *k, pid_t inner)
+{
+    struct kernel_thread key = {.inner = inner}, *p = &key;
+    struct kernel_thread **found =
+        k->n ? bsearch(&p, k->threads, k->n, sizeof(struct kernel_thread *), compare) : NULL;
+    return found ? *found : NULL;
+}
+
+pid_t kernel_thread_id(const struct kernel_thread *t)
+{
+    return t->outer;
+}
+
+struct str kernel_thread_name(struct kernel *k, struct kernel_thread *t)
+{
+    if (t->name_age == 0) {
+        char text[32];
+        if (read_at(k, t->outer, "comm", text, sizeof(text)) > 0) {
+            struct str name = str_trim(str_of(text));
+            snprintf(t->name, sizeof(t->name), "%.*s", STR_ARG(name));
+        }
+        t->name_age = NAME_LOOKS;
+    }
+    t->name_age--;
+    return str_of(t->name);
+}
+
+static void open_files(struct kernel *k, struct kernel_thread *t)
+{
+    char path[64];
+    if (t->open || k->descriptors >= DESCRIPTORS_MAX / 2)
+        return;
+    snprintf(path, sizeof(path), "%d/task/%d/stat", (int)k->pid, (int)t->outer);
+    t->stat = openat(k->proc, path, O_RDONLY | O_CLOEXEC);
+    if (t->stat < 0)
+        return;
+    t->open = true;
+    k->descriptors++;
+    snprintf(path, sizeof(path), "%d/task/%d/schedstat", (int)k->pid, (int)t->outer);
+    t->runtime = openat(k->proc, path, O_RDONLY | O_CLOEXEC);
+}
+
+static char state_of(const char *text, ssize_t n)
+{
+    if (n <= 0)
+        return 0;
+    ssize_t end = str_rfind_char((struct str){text, (size_t)n}, ')');
+    return end >= 0 && end + 2 < n ? text[end + 2] : 0;
+}
+
+char kernel_thread_state(struct kernel_thread *t)
+{
+    char text[128]; /* the state comes behind the name, which has 16 bytes at most */
+    return t->open ? state_of(text, pread(t->stat, text, sizeof(text), 0)) : 0;
+}
+
+/* Nanoseconds on a processor; -1 unknown. */
+static int64_t runtime_of(const struct kernel_thread *t)
+{
+    char text[64];
+    ssize_t n = t->open && t->runtime >= 0 ? pread(t->runtime, text, sizeof(text) - 1, 0) : -1;
+    if (n <= 0)
+        return -1;
+    text[n] = '\0';
+    return strtoll(text, NULL, 10);
+}
+
+/* Of the whole process. */
+static int64_t processor_time(const struct kernel *k)
+{
+    /* What clock_getcpuclockid() makes, without its extra call. */
+    clockid_t clock = (clockid_t)((~(unsigned)k->pid << 3) | 2u);
+    struct timespec ts;
+    if (clock_gettime(clock, &ts) < 0)
+        return -1;
+    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+static void begin_account(struct kernel *k, int64_t total)
+{
+    k->account_base = total;
+    k->past = 0;
+    for (size_t i = 0; i < k->n; i++)
+        if (k->threads[i]->hot)
+            k->threads[i]->runtime_base = runtime_of(k->threads[i]);
+}
+
+void kernel_begin(struct kernel *k)
+{
+    int64_t total = processor_time(k);
+    bool known = k->accounts && total >= 0 && !k->ask_all;
+    if (known && total - k->account_base <= UNSEEN_NS)
+        return;
+    int64_t explained = k->past;
+    for (size_t i = 0; known && i < k->n; i++) {
+        const struct kernel_thread *t = k->threads[i];
+        if (!t->hot)
+            continue;
+        int64_t now = runtime_of(t);
+        if (now < 0 || t->runtime_base < 0)
+            known = false;
+        else
+            explained += now - t->runtime_base;
+    }
+    if (known && total - k->account_base - explained <= UNSEEN_NS)
+        return;
+    k->ask_all = true;
+    k->accounts = total >= 0;
+    begin_account(k, total);
+}
+
+bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect)
+{
+    if (!suspect && !t->hot && !k->ask_all)
+        return false;
+    open_files(k, t);
+    char state;
+    if (t->open) {
+        state = kernel_thread_state(t);
+    } else {
+        char text[128];
+        state = state_of(text, read_at(k, t->outer, "stat", text, sizeof(text)));
+    }
+    if (state == 'R') {
+        if (!t->hot)
+            t->runtime_base = runtime_of(t);
+        t->hot = HOT_LOOKS;
+        return true;
+    }
+    if (t->hot && --t->hot == 0) {
+        int64_t now = runtime_of(t);
+        if (now < 0 || t->runtime_base < 0)
+            k->accounts = false;
+        else
+            k->past += now - t->runtime_base;
+    }
+    return false;
+}
+
+void kernel_end(struct kernel *k)
+{
+    k->ask_all = false;
+}

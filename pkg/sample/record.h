@@ -1,0 +1,46 @@
+/* Samples a process, and its children if asked, for a while, into a profile. Looks are spaced at
+ * random (exponentially, so that nothing that the program does in a rhythm is preferred); those
+ * that cannot be had in time are counted and left out. Memory is bounded: by the different stacks,
+ * not by the time. Runs on the caller's thread, which it blocks; record_stop() may be called from
+ * any thread or signal handler. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "profile/profile.h"
+#include "sample/target.h"
+
+#define RECORD_PROCESSES_MAX 256 /* followed at once */
+
+struct record_options {
+    int64_t rate;        /* looks a second, 1 to 1000 */
+    int64_t duration_ms; /* 0: until stopped or the process ends */
+    bool gil, idle;
+    bool subprocesses;
+    bool threads;                    /* a root frame for each thread */
+    bool functions;                  /* without lines */
+    bool command_lines;              /* in the root frames of processes; they may hold secrets */
+    void (*progress)(void *context); /* about every 100 ms; NULL: none */
+    void *context;
+};
+
+struct record_result {
+    struct sample_counts counts; /* over all processes */
+    int64_t looks;               /* at all processes, planned and done */
+    int64_t late;                /* planned, and left out because it was too late */
+    int64_t processes;           /* sampled */
+    bool exited;                 /* the process ended first */
+    bool full;                   /* the profile took no more */
+    char version[16];
+};
+
+struct record;
+/* Opens the process, so that errors are told before any time passes. The profile stays the
+ * caller's. Errors as of target_open(). */
+int record_create(int proc, pid_t pid, const struct record_options *options,
+                  struct profile *profile, struct record **ret, struct err *err);
+void record_destroy(struct record *r); /* NULL is fine */
+DEFINE_CLEANUP(struct record *, record_destroy);
+void record_run(struct record *r);
+void record_stop(struct record *r);
+struct record_result record_result(const struct record *r);

@@ -1,0 +1,89 @@
+/* What the files of pkg/sample share: symbols of the interpreter, the cache of code objects, the
+ * stack of one thread, and what the kernel knows about threads. One thread at a time. */
+#pragma once
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "sample/memory.h"
+#include "sample/offsets.h"
+#include "sample/target.h"
+
+/* Where CPython lies in a process. */
+struct symbols {
+    uint64_t runtime;   /* _PyRuntime; never 0 */
+    uint64_t code_type; /* PyCode_Type; 0: not found */
+    char version[16];   /* "3.11.7", "3.11", "" unknown */
+};
+/* ERR_INVALID: not Python, or without what is needed. */
+int symbols_find(int proc, pid_t pid, struct symbols *ret, struct err *err);
+
+/* Code objects by address. What is kept of one is checked against the object each time that it is
+ * used, because another one may have got its place. */
+struct codes;
+struct codes *codes_create(struct memory_reader *reader, const struct python_offsets *offsets,
+                           uint64_t code_type);
+void codes_destroy(struct codes *c); /* NULL is fine */
+
+/* A frame as it stands in the target's memory. */
+struct raw_frame {
+    uint64_t address, code, instruction;
+};
+#define STACK_DEPTH_MAX 4096
+
+/* Frames from raw ones, innermost first in both. 0, or -1 when one of them is none: torn. */
+int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n,
+                  struct sample_frame **ret);
+
+/* What is remembered of one thread from look to look, so that its stack takes one system call. */
+#define STACK_CHUNKS_MAX 64
+struct stack_chunk {
+    uint64_t address;
+    uint32_t size, used; /* bytes; used: as far as frames were seen, and some more */
+    uint32_t at;         /* where its copy begins */
+};
+struct stack_memory {
+    struct stack_chunk chunks[STACK_CHUNKS_MAX]; /* newest first */
+    size_t n_chunks;
+    uint64_t *objects; /* addresses of frames outside of them */
+    size_t n_objects, cap_objects;
+    uint64_t cframe;
+};
+void stack_memory_finish(struct stack_memory *m);
+
+/* One for all threads: where copies go. */
+struct stack_reader {
+    struct memory_reader *reader;
+    const struct python_offsets *offsets;
+    struct memory_batch batch;
+    uint8_t *copy;
+    size_t cap;
+    struct raw_frame frames[STACK_DEPTH_MAX];
+    size_t depth;
+    bool cut; /* deeper than the maximum */
+};
+void stack_reader_finish(struct stack_reader *r);
+/* Reads the frames of the thread state at `thread` into r->frames, innermost first. 0, or -errno:
+ * -EAGAIN: it kept changing while it was read. -EFAULT: pointers that lead nowhere. */
+int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
+
+/* Threads as the kernel knows them. */
+struct kernel;
+struct kernel_thread;
+/* ERR_NOT_FOUND: gone. */
+int kernel_create(int proc, pid_t pid, struct kernel **ret, struct err *err);
+void kernel_destroy(struct kernel *k); /* NULL is fine */
+/* Reads /proc/PID/task anew. At most SAMPLE_THREADS_MAX threads. */
+int kernel_refresh(struct kernel *k, struct err *err);
+/* By the number that the thread itself sees (gettid() in its namespace); NULL: there is none. Valid
+ * until the next refresh that does not find it. */
+struct kernel_thread *kernel_find(struct kernel *k, pid_t inner);
+pid_t kernel_thread_id(const struct kernel_thread *t); /* as this /proc numbers it */
+struct str kernel_thread_name(struct kernel *k, struct kernel_thread *t);
+/* 'R', 'S', …; 0: gone. */
+char kernel_thread_state(struct kernel_thread *t);
+/* Once before the states of a look are asked for: finds out whether threads that slept when they
+ * were asked last can have run since. */
+void kernel_begin(struct kernel *k);
+void kernel_end(struct kernel *k); /* after the last one */
+/* Whether it runs or waits for a core. suspect: there is reason to ask the kernel now. */
+bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect);

@@ -1,0 +1,517 @@
+#include "sample/target.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "sample/sample_internal.h"
+
+#define REFRESH_MS   1000 /* the list of threads is walked at least this often */
+#define KERNEL_MS    100  /* and /proc/PID/task at most this often for threads that are not found */
+#define PTHREAD_HEAD 1024 /* bytes of struct pthread that are searched for the thread's ID */
+#define THREAD_MAX   4096 /* bytes of a thread state that are looked at */
+
+struct thread {
+    uint64_t address, pthread;
+    uint64_t native; /* as the thread sees it; 0: not known yet */
+    size_t interpreter;
+    struct kernel_thread *kernel;
+    struct stack_memory memory;
+    bool found;
+};
+
+struct interpreter {
+    uint64_t address, gil;
+    uint64_t head, holder; /* as just read */
+    int32_t locked;
+};
+
+struct target {
+    int proc;
+    pid_t pid;
+    dev_t device; /* of the program that it runs */
+    ino_t inode;
+    struct memory_process process;
+    struct memory_reader *reader;
+    struct python_offsets offsets;
+    struct sample_options options;
+    struct symbols symbols;
+    struct kernel *kernel; /* NULL: an image, in which everything runs */
+    struct codes *codes;
+    struct stack_reader stack;
+    struct interpreter interpreters[SAMPLE_INTERPRETERS_MAX];
+    size_t n_interpreters;
+    uint64_t interpreters_head;
+    struct thread **threads;
+    size_t n_threads, cap_threads;
+    uint32_t pthread_id; /* where the ID lies in struct pthread; 0: not known */
+    int64_t refreshed_ms, kernel_ms;
+    struct sample_counts counts;
+    struct sample_frame *frames[STACK_DEPTH_MAX];
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+}
+
+static int read64(struct target *t, uint64_t address, uint64_t *ret)
+{
+    return memory_read(t->reader, address, ret, sizeof(*ret));
+}
+
+/* Before 3.11 the interpreter keeps only the address of struct pthread, whose layout is the C
+ * library's own. The ID is the first number in it that is the ID of a thread, in all threads. */
+static uint32_t find_pthread_id(struct target *t)
+{
+    static const uint32_t usual[] = {720, 208, 48,
+                                     32}; /* glibc on x86_64, aarch64; musl likewise */
+    uint8_t bytes[PTHREAD_HEAD];
+    uint32_t candidates[PTHREAD_HEAD / 4 + ARRAY_SIZE(usual)];
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(usual); i++)
+        candidates[n++] = usual[i];
+    for (uint32_t at = 16; at < PTHREAD_HEAD; at += 4)
+        candidates[n++] = at;
+    for (size_t i = 0; i < t->n_threads; i++) {
+        /* The main thread's lies near the end of a mapping with some C libraries. */
+        size_t len = sizeof(bytes);
+        while (len >= 64 && memory_read(t->reader, t->threads[i]->pthread, bytes, len) < 0)
+            len /= 2;
+        size_t left = 0;
+        for (size_t k = 0; k < n; k++) {
+            int32_t id = 0;
+            if (candidates[k] + 4 <= len)
+                memcpy(&id, bytes + candidates[k], sizeof(id));
+            if (id > 0 && kernel_find(t->kernel, id))
+                candidates[left++] = candidates[k];
+        }
+        n = left;
+    }
+    return n && t->n_threads ? candidates[0] : 0;
+}
+
+static void refresh_kernel(struct target *t)
+{
+    int64_t now = now_ms();
+    if (now - t->kernel_ms < KERNEL_MS)
+        return;
+    t->kernel_ms = now;
+    for (size_t i = 0; i < t->n_threads; i++)
+        t->threads[i]->kernel = NULL;
+    kernel_refresh(t->kernel, NULL);
+}
+
+static struct kernel_thread *match(struct target *t, struct thread *thread)
+{
+    struct kernel_thread *k = thread->native ? kernel_find(t->kernel, (pid_t)thread->native) : NULL;
+    if (k || !thread->pthread)
+        return k;
+    /* A child of fork() may still hold its parent's native ID; struct pthread is always right. */
+    if (!t->pthread_id)
+        t->pthread_id = find_pthread_id(t);
+    int32_t id = 0;
+    if (!t->pthread_id || memory_read(t->reader, thread->pthread + t->pthread_id, &id, 4) < 0)
+        return NULL;
+    return id > 0 ? kernel_find(t->kernel, id) : NULL;
+}
+
+static void match_threads(struct target *t)
+{
+    bool missing = false;
+    if (!t->kernel)
+        return;
+    for (int again = 0; again < 2; again++) {
+        missing = false;
+        for (size_t i = 0; i < t->n_threads; i++) {
+            struct thread *thread = t->threads[i];
+            if (!thread->kernel)
+                thread->kernel = match(t, thread);
+            missing = missing || !thread->kernel;
+        }
+        if (!missing || again)
+            return;
+        refresh_kernel(t);
+    }
+}
+
+static void free_thread(struct thread *thread)
+{
+    stack_memory_finish(&thread->memory);
+    free(thread);
+}
+
+static struct thread *thread_at(struct target *t, uint64_t address, size_t *hint)
+{
+    for (size_t k = 0; k < t->n_threads; k++) {
+        size_t i = (*hint + k) % t->n_threads;
+        if (t->threads[i]->address == address) {
+            *hint = i + 1;
+            return t->threads[i];
+        }
+    }
+    return NULL;
+}
+
+static int find_threads(struct target *t, size_t interpreter, uint64_t head)
+{
+    const struct python_offsets *o = &t->offsets;
+    uint8_t bytes[THREAD_MAX];
+    size_t len = o->thread_pthread > o->thread_native ? o->thread_pthread : o->thread_native;
+    size_t hint = 0, steps = 0;
+    len = (len > o->thread_interpreter ? len : o->thread_interpreter) + 8;
+    if (len > sizeof(bytes) || o->thread_next + 8 > len)
+        return -EFAULT;
+    for (uint64_t at = head; at;) {
+        uint64_t owner, pthread, native = 0, next;
+        if (++steps > SAMPLE_THREADS_MAX)
+            break;
+        if (memory_read(t->reader, at, bytes, len) < 0)
+            return -EFAULT;
+        memcpy(&owner, bytes + o->thread_interpreter, 8);
+        memcpy(&next, bytes + o->thread_next, 8);
+        memcpy(&pthread, bytes + o->thread_pthread, 8);
+        if (o->thread_native)
+            memcpy(&native, bytes + o->thread_native, 8);
+        if (owner != t->interpreters[interpreter].address)
+            return -EFAULT;
+        struct thread *thread = thread_at(t, at, &hint);
+        if (thread && thread->found)
+            return -ELOOP;
+        if (!thread) {
+            if (t->n_threads >= SAMPLE_THREADS_MAX)
+                break;
+            if (t->n_threads == t->cap_threads) {
+                t->cap_threads = t->cap_threads ? t->cap_threads * 2 : 16;
+                t->threads = xrealloc(t->threads, t->cap_threads, sizeof(struct thread *));
+            }
+            thread = xcalloc(1, sizeof(*thread));
+            t->threads[t->n_threads++] = thread;
+        }
+        if (thread->native != native || thread->pthread != pthread)
+            thread->kernel = NULL;
+        thread->address = at;
+        thread->pthread = pthread;
+        thread->native = native;
+        thread->interpreter = interpreter;
+        thread->found = true;
+        at = next;
+    }
+    return 0;
+}
+
+/* Walks all interpreters and all threads. */
+static int refresh(struct target *t)
+{
+    const struct python_offsets *o = &t->offsets;
+    uint64_t at;
+    int e = read64(t, t->symbols.runtime + o->runtime_interpreters, &at);
+    if (e < 0)
+        return e;
+    t->interpreters_head = at;
+    t->n_interpreters = 0;
+    for (size_t i = 0; i < t->n_threads; i++)
+        t->threads[i]->found = false;
+    while (e == 0 && at && t->n_interpreters < SAMPLE_INTERPRETERS_MAX) {
+        struct interpreter *ip = &t->interpreters[t->n_interpreters];
+        uint64_t head = 0;
+        *ip = (struct interpreter){.address = at,
+                                   .gil = o->runtime_gil ? t->symbols.runtime + o->runtime_gil : 0};
+        e = read64(t, at + o->interpreter_threads, &head);
+        if (e == 0 && o->interpreter_gil)
+            e = read64(t, at + o->interpreter_gil, &ip->gil);
+        ip->head = head;
+        if (e == 0)
+            e = find_threads(t, t->n_interpreters, head);
+        t->n_interpreters++;
+        if (e == 0)
+            e = read64(t, at + o->interpreter_next, &at);
+        if (at == t->interpreters_head)
+            e = -ELOOP;
+    }
+    size_t left = 0;
+    for (size_t i = 0; i < t->n_threads; i++) {
+        /* After a torn walk all stay: the next one sorts it out. */
+        if (t->threads[i]->found || e < 0)
+            t->threads[left++] = t->threads[i];
+        else
+            free_thread(t->threads[i]);
+    }
+    t->n_threads = left;
+    t->refreshed_ms = now_ms();
+    match_threads(t);
+    return e;
+}
+
+/* The heads of the lists and the locks, in one call. True: nothing is new. */
+static int look_at_heads(struct target *t, bool *ret_same)
+{
+    const struct python_offsets *o = &t->offsets;
+    struct memory_batch *b = &t->stack.batch;
+    uint64_t head, heads[SAMPLE_INTERPRETERS_MAX];
+    memory_batch_add(b, t->symbols.runtime + o->runtime_interpreters, &head, sizeof(head));
+    for (size_t i = 0; i < t->n_interpreters; i++) {
+        struct interpreter *ip = &t->interpreters[i];
+        ip->locked = 0;
+        memory_batch_add(b, ip->address + o->interpreter_threads, &heads[i], sizeof(heads[i]));
+        if (ip->gil) {
+            memory_batch_add(b, ip->gil + o->gil_holder, &ip->holder, sizeof(ip->holder));
+            memory_batch_add(b, ip->gil + o->gil_locked, &ip->locked, sizeof(ip->locked));
+        }
+    }
+    int e = memory_batch_read(t->reader, b);
+    bool same = e == 0 && head == t->interpreters_head;
+    for (size_t i = 0; same && i < t->n_interpreters; i++)
+        same = heads[i] == t->interpreters[i].head;
+    *ret_same = same;
+    return e;
+}
+
+static int still_there(const struct target *t, struct err *err)
+{
+    char path[32];
+    struct stat st;
+    snprintf(path, sizeof(path), "%d/exe", (int)t->pid);
+    if (!t->kernel)
+        return err_set(err, ERR_IO, "the image does not hold an interpreter");
+    if (fstatat(t->proc, path, &st, 0) < 0)
+        return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "process %d", (int)t->pid);
+    if (st.st_dev != t->device || st.st_ino != t->inode)
+        return err_set(err, ERR_CONFLICT, "process %d runs another program now", (int)t->pid);
+    return 0;
+}
+
+static void count_stack(struct target *t, struct thread *thread, bool running, bool gil,
+                        target_fn *fn, void *context)
+{
+    int e = -EAGAIN;
+    /* A code object that is not one now may be the trace of a change; so once more. */
+    for (int attempt = 0; attempt < 3 && e < 0; attempt++) {
+        t->counts.retries += attempt > 0;
+        e = stack_read(&t->stack, &thread->memory, thread->address);
+        if (e == 0 && codes_resolve(t->codes, t->stack.frames, t->stack.depth, t->frames) < 0)
+            e = -EFAULT;
+    }
+    if (e < 0) {
+        t->counts.errors++;
+        t->refreshed_ms = 0;
+        return;
+    }
+    if (t->stack.depth == 0)
+        return; /* no Python code at the moment: just begun, or at its end */
+    struct sample_thread sample = {
+        .tid = thread->kernel ? kernel_thread_id(thread->kernel) : 0,
+        .running = running,
+        .gil = gil,
+        .frames = t->frames,
+        .depth = t->stack.depth,
+    };
+    if (thread->kernel && t->options.names)
+        sample.name = kernel_thread_name(t->kernel, thread->kernel);
+    t->counts.stacks++;
+    fn(context, &sample);
+}
+
+int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
+{
+    bool same;
+    int e = look_at_heads(t, &same);
+    if (e == 0 && (!same || now_ms() - t->refreshed_ms >= REFRESH_MS)) {
+        e = refresh(t);
+        if (e == 0 || t->n_threads)
+            e = look_at_heads(t, &same);
+    }
+    if (e == -EPERM)
+        return err_set_errno(err, EPERM, "memory of process %d", (int)t->pid);
+    if (e < 0) {
+        int r = still_there(t, err);
+        t->counts.errors += r == 0;
+        t->refreshed_ms = 0;
+        return r;
+    }
+    t->counts.looks++;
+    if (t->kernel && !t->options.gil)
+        kernel_begin(t->kernel);
+    for (size_t i = 0; i < t->n_threads; i++) {
+        struct thread *thread = t->threads[i];
+        const struct interpreter *ip = &t->interpreters[thread->interpreter];
+        bool last = ip->holder == thread->address, gil = last && ip->locked == 1;
+        bool running = gil;
+        if (t->options.gil && !gil)
+            continue;
+        if (!t->kernel)
+            running = true;
+        else if (!t->options.gil && thread->kernel)
+            running = kernel_thread_runs(t->kernel, thread->kernel, last);
+        if (running || t->options.idle)
+            count_stack(t, thread, running, gil, fn, context);
+    }
+    if (t->kernel)
+        kernel_end(t->kernel);
+    return 0;
+}
+
+/* Minor version of a text like "3.11.7"; 0 unknown. */
+static unsigned minor_of(const char *version)
+{
+    struct str rest = str_of(version);
+    int64_t minor = 0;
+    if (!str_eq(str_cut(&rest, '.'), STR("3")) ||
+        str_to_i64(str_cut(&rest, '.'), 0, 99, &minor) < 0)
+        return 0;
+    return (unsigned)minor;
+}
+
+static int find_offsets(struct target *t, unsigned minor, struct err *err)
+{
+    uint8_t bytes[OFFSETS_DEBUG_MAX];
+    int r = ERR_NOT_FOUND;
+    if (memory_read(t->reader, t->symbols.runtime, bytes, sizeof(bytes)) == 0)
+        r = offsets_from_runtime(bytes, sizeof(bytes), &t->offsets, err);
+    if (r != ERR_NOT_FOUND)
+        return r;
+    const struct python_offsets *o = offsets_find(minor);
+    if (!o)
+        return err_set(err, ERR_INVALID, "Python %s is not supported (3.8 to 3.14 are)",
+                       t->symbols.version[0] ? t->symbols.version : "of an unknown version");
+    t->offsets = *o;
+    return 0;
+}
+
+static void start(struct target *t)
+{
+    t->codes = codes_create(t->reader, &t->offsets, t->symbols.code_type);
+    t->stack.reader = t->reader;
+    t->stack.offsets = &t->offsets;
+}
+
+/* The same program at the same address, as fork() leaves it. */
+int target_open_child(const struct target *parent, pid_t pid, struct target **ret, struct err *err)
+{
+    _cleanup_(target_closep) struct target *t = xcalloc(1, sizeof(*t));
+    char path[32];
+    struct stat st;
+    snprintf(path, sizeof(path), "%d/exe", (int)pid);
+    if (fstatat(parent->proc, path, &st, 0) < 0)
+        return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "process %d", (int)pid);
+    if (st.st_dev == parent->device && st.st_ino == parent->inode) {
+        *t = (struct target){.proc = parent->proc,
+                             .pid = pid,
+                             .device = st.st_dev,
+                             .inode = st.st_ino,
+                             .options = parent->options,
+                             .symbols = parent->symbols,
+                             .offsets = parent->offsets};
+        memory_process_init(&t->process, pid);
+        t->reader = &t->process.reader;
+        int r = kernel_create(t->proc, pid, &t->kernel, err);
+        if (r < 0)
+            return r;
+        start(t);
+        if (refresh(t) == 0 && t->n_threads) {
+            *ret = TAKE(t);
+            return 0;
+        }
+    }
+    return target_open(parent->proc, pid, &parent->options, ret, err);
+}
+
+int target_open(int proc, pid_t pid, const struct sample_options *options, struct target **ret,
+                struct err *err)
+{
+    _cleanup_(target_closep) struct target *t = xcalloc(1, sizeof(*t));
+    t->proc = proc;
+    t->pid = pid;
+    t->options = *options;
+    memory_process_init(&t->process, pid);
+    t->reader = &t->process.reader;
+
+    char path[32];
+    struct stat st;
+    snprintf(path, sizeof(path), "%d/exe", (int)pid);
+    if (fstatat(proc, path, &st, 0) < 0)
+        return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "process %d", (int)pid);
+    t->device = st.st_dev;
+    t->inode = st.st_ino;
+    int r = symbols_find(proc, pid, &t->symbols, err);
+    if (r < 0)
+        return r;
+    uint64_t probe;
+    int e = read64(t, t->symbols.runtime, &probe);
+    if (e == -EPERM || e == -EACCES)
+        return err_set(
+            err, ERR_FORBIDDEN,
+            "may not read the memory of process %d: that takes the capability SYS_PTRACE, "
+            "or the same user and a permissive kernel.yama.ptrace_scope",
+            (int)pid);
+    if (e < 0)
+        return err_set_errno(err, -e, "memory of process %d", (int)pid);
+    r = find_offsets(t, minor_of(t->symbols.version), err);
+    if (r == 0)
+        r = kernel_create(proc, pid, &t->kernel, err);
+    if (r < 0)
+        return r;
+    start(t);
+    /* It may be busy changing the list just now, or about to make its first interpreter. */
+    for (int attempt = 0; attempt < 20; attempt++) {
+        e = refresh(t);
+        if (e == 0 && t->n_threads)
+            break;
+        usleep(10000);
+    }
+    if (e < 0 || t->n_threads == 0) {
+        r = still_there(t, err);
+        return r < 0 ? r
+                     : err_set(err, ERR_INVALID,
+                               "no interpreter of Python %s found in process %d: it is just "
+                               "starting, or a build with another layout",
+                               t->symbols.version, (int)pid);
+    }
+    *ret = TAKE(t);
+    return 0;
+}
+
+int target_open_memory(struct memory_reader *reader, uint64_t runtime, unsigned minor,
+                       const struct sample_options *options, struct target **ret, struct err *err)
+{
+    _cleanup_(target_closep) struct target *t = xcalloc(1, sizeof(*t));
+    t->proc = -1;
+    t->options = *options;
+    t->reader = reader;
+    t->symbols.runtime = runtime;
+    snprintf(t->symbols.version, sizeof(t->symbols.version), "3.%u", minor % 100);
+    int r = find_offsets(t, minor, err);
+    if (r < 0)
+        return r;
+    start(t);
+    *ret = TAKE(t);
+    return 0;
+}
+
+void target_close(struct target *t)
+{
+    if (!t)
+        return;
+    for (size_t i = 0; i < t->n_threads; i++)
+        free_thread(t->threads[i]);
+    free(t->threads);
+    kernel_destroy(t->kernel);
+    codes_destroy(t->codes);
+    stack_reader_finish(&t->stack);
+    free(t);
+}
+
+const char *target_version(const struct target *t)
+{
+    return t->symbols.version;
+}
+
+struct sample_counts target_counts(const struct target *t)
+{
+    return t->counts;
+}

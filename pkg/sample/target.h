@@ -1,0 +1,70 @@
+/* One process that runs CPython, looked at from outside: its threads and their stacks at a moment.
+ * Only reads; never stops or signals the process, which may do what it likes meanwhile: exit, exec,
+ * change under the reader, or hold memory made up to mislead. Frames given out live as long as the
+ * target's next look. One thread at a time. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/str.h"
+#include "sample/memory.h"
+#include "sample/offsets.h"
+
+#define SAMPLE_THREADS_MAX      4096
+#define SAMPLE_INTERPRETERS_MAX 64
+#define SAMPLE_TEXT_MAX         1024 /* bytes of a name or path; longer ones are cut */
+#define SAMPLE_NO_ID            UINT32_MAX
+
+struct sample_frame {
+    struct str function, file;
+    int64_t line;
+    uint32_t id, id_of_function; /* for the caller; SAMPLE_NO_ID at first */
+};
+
+struct sample_thread {
+    pid_t tid;                          /* as this /proc numbers it; 0 unknown */
+    struct str name;                    /* the kernel's; "" unknown or not asked for */
+    bool running, gil;                  /* runs or waits for a core; holds the interpreter's lock */
+    struct sample_frame *const *frames; /* innermost first */
+    size_t depth;
+};
+
+struct sample_options {
+    bool gil;   /* only who holds the lock */
+    bool idle;  /* who sleeps as well */
+    bool names; /* fill sample_thread.name */
+};
+
+struct sample_counts {
+    int64_t looks;   /* at the process */
+    int64_t stacks;  /* given out */
+    int64_t errors;  /* stacks that could not be read as they were at one moment */
+    int64_t retries; /* of stacks that changed while they were read */
+};
+
+struct target;
+
+/* Opens the process. ERR_INVALID: not a Python that can be sampled, and why. ERR_FORBIDDEN,
+ * ERR_NOT_FOUND. */
+int target_open(int proc, pid_t pid, const struct sample_options *options, struct target **ret,
+                struct err *err);
+/* As target_open() for a child of `parent`, which mostly is a copy of it: that spares reading the
+ * program's file again. */
+int target_open_child(const struct target *parent, pid_t pid, struct target **ret, struct err *err);
+/* For tests: an image of memory; every thread runs. The reader stays the caller's. */
+int target_open_memory(struct memory_reader *reader, uint64_t runtime, unsigned minor,
+                       const struct sample_options *options, struct target **ret, struct err *err);
+void target_close(struct target *t); /* NULL is fine */
+DEFINE_CLEANUP(struct target *, target_close);
+
+/* Calls fn once for each thread that is to be counted at this moment. ERR_NOT_FOUND: the process is
+ * gone; ERR_CONFLICT: it runs another program now, open it anew. */
+typedef void target_fn(void *context, const struct sample_thread *thread);
+int target_look(struct target *t, target_fn *fn, void *context, struct err *err);
+
+const char *target_version(const struct target *t); /* "3.11.7" */
+struct sample_counts target_counts(const struct target *t);
