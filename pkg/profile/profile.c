@@ -124,6 +124,7 @@ void profile_destroy(struct profile *p)
     free(p->threads);
     free(p->frames);
     free(p->nodes);
+    free(p->recent);
     pairs_finish(&p->node_index);
     map_destroy(p->frame_index);
     map_destroy(p->thread_index);
@@ -263,13 +264,23 @@ int profile_add_sample(struct profile *p, uint32_t thread, const uint32_t *frame
         return err_set(err, ERR_INVALID, "no thread %" PRIu32, thread);
     if (!depth)
         return err_set(err, ERR_INVALID, "a sample without frames");
-    size_t from = depth > p->limits.max_depth ? depth - p->limits.max_depth : 0;
-    for (size_t i = from; i < depth; i++) {
+    if (depth > p->limits.max_depth) {
+        frames += depth - p->limits.max_depth;
+        depth = p->limits.max_depth;
+    }
+    /* Stacks in a row mostly begin alike: what they share needs no look-up. */
+    size_t i = 0;
+    while (i < depth && i < p->n_recent && p->recent[i].frame == frames[i])
+        node = p->recent[i++].node;
+    grow(&p->recent, &p->recent_cap, depth, sizeof(*p->recent));
+    p->n_recent = i;
+    for (; i < depth; i++) {
         if (frames[i] >= p->n_frames)
             return err_set(err, ERR_INVALID, "no frame %" PRIu32, frames[i]);
         int r = profile_child(p, node, frames[i], &node, err);
         if (r)
             return r;
+        p->recent[p->n_recent++] = (struct step){frames[i], node};
     }
     return profile_add_run(p, thread, node, weight, err);
 }

@@ -40,6 +40,11 @@ struct run {
     uint32_t node, weight;
 };
 
+/* One frame of a stack and the node that stands for the stack up to it. */
+struct step {
+    uint32_t frame, node;
+};
+
 struct thread {
     struct str label;
     struct run *runs;
@@ -56,6 +61,8 @@ struct profile {
     struct pairs node_index;
     struct node *nodes;
     size_t n_nodes, nodes_cap;
+    struct step *recent; /* the stack that was added last */
+    size_t n_recent, recent_cap;
     struct map *thread_index; /* label → thread + 1 */
     struct thread *threads;
     size_t n_threads, threads_cap;

@@ -226,7 +226,7 @@ static void the_threshold_rises_until_it_fits(void **state)
 {
     _cleanup_(profile_destroyp) struct profile *p = profile_create(NULL);
     _cleanup_(buf_finish) struct buf svg, text = BUF_INIT(MAX_OUT);
-    struct buf small = BUF_INIT(60000), tiny = BUF_INIT(10000);
+    struct buf small = BUF_INIT(40000), tiny = BUF_INIT(10000);
     struct err err = ERR_INIT;
 
     (void)state;
