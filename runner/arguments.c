@@ -24,27 +24,52 @@ int pyspy_check_options(const struct sampling_spec *sampling, bool own_namespace
     return 0;
 }
 
-static bool only_gil(const struct sampling_spec *sampling, bool own_namespace)
+/* From 3.11 on an interpreter keeps the kernel's IDs of its threads. */
+static bool knows_thread_ids(struct str version)
 {
-    return sampling->gil || (!own_namespace && !sampling->idle);
+    struct str rest = version;
+    int64_t major, minor;
+    return str_to_i64(str_cut(&rest, '.'), 0, 99, &major) == 0 &&
+           str_to_i64(str_cut(&rest, '.'), 0, 999, &minor) == 0 &&
+           (major > 3 || (major == 3 && minor >= 11));
 }
 
-bool pyspy_wants_order(const struct sampling_spec *sampling, bool own_namespace, int threads)
+/* Whether a thread runs, the kernel knows; which of its threads is meant, py-spy finds out only in
+ * a PID namespace shared with the target, and in interpreters before 3.11 only by pausing them.
+ * Where it cannot, it counts every sleeping thread as running. Who holds the GIL is known in any
+ * case. */
+static bool only_gil(const struct sampling_spec *sampling, const struct pyspy_request *request)
+{
+    if (sampling->gil)
+        return true;
+    if (sampling->idle)
+        return false;
+    return !request->own_namespace || (sampling->nonblocking && !knows_thread_ids(request->python));
+}
+
+/* Pausing the target costs it time, and it may be left stopped when py-spy dies; so only for what
+ * cannot be had otherwise. */
+static bool must_pause(const struct sampling_spec *sampling, const struct pyspy_request *request)
+{
+    if (sampling->native)
+        return true;
+    return !only_gil(sampling, request) && !sampling->idle && !knows_thread_ids(request->python);
+}
+
+bool pyspy_wants_order(const struct sampling_spec *sampling, const struct pyspy_request *request,
+                       int threads)
 {
     int64_t looks = sampling->duration_ms / 1000 * sampling->rate;
-    if (!only_gil(sampling, own_namespace))
+    if (!only_gil(sampling, request))
         looks *= threads > 1 ? threads : 1;
     return looks <= PROFILE_SPEEDSCOPE_SAMPLES;
 }
 
-/* Across PID namespaces py-spy cannot match Python's threads to the kernel's, so that every
- * sleeping thread counts as running; who holds the GIL is known in any case. Pausing the target
- * gains nothing but what native stacks need. */
 void pyspy_make_arguments(struct arena *arena, const char *program,
                           const struct sampling_spec *sampling, const struct pyspy_request *request,
                           struct pyspy_arguments *ret)
 {
-    bool gil = only_gil(sampling, request->own_namespace);
+    bool gil = only_gil(sampling, request);
     size_t n = 0;
     const char **argv = ret->argv;
     memset(ret, 0, sizeof(*ret));
@@ -70,6 +95,9 @@ void pyspy_make_arguments(struct arena *arena, const char *program,
         argv[n++] = "--gil";
     if (sampling->idle)
         argv[n++] = "--idle";
-    argv[n++] = sampling->native ? "--native" : "--nonblocking";
+    if (sampling->native)
+        argv[n++] = "--native";
+    if (!must_pause(sampling, request))
+        argv[n++] = "--nonblocking";
     ret->accuracy = gil ? "GILOnly" : sampling->idle ? "IdleCounted" : "Full";
 }

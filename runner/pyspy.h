@@ -17,6 +17,7 @@
 struct pyspy_request {
     pid_t pid;          /* as py-spy's own /proc numbers it */
     bool own_namespace; /* py-spy and the target share their PID namespace */
+    struct str python;  /* version of the target's */
     bool subprocesses;  /* not when they are sampled on their own */
     bool ordered;       /* samples in their order (speedscope) or collapsed (raw) */
 };
@@ -31,7 +32,8 @@ int pyspy_check_options(const struct sampling_spec *sampling, bool own_namespace
                         struct outcome *ret);
 /* Whether to keep the order of samples: that takes memory for each, collapsed stacks only for each
  * distinct one. threads: of the target. */
-bool pyspy_wants_order(const struct sampling_spec *sampling, bool own_namespace, int threads);
+bool pyspy_wants_order(const struct sampling_spec *sampling, const struct pyspy_request *request,
+                       int threads);
 void pyspy_make_arguments(struct arena *arena, const char *program,
                           const struct sampling_spec *sampling, const struct pyspy_request *request,
                           struct pyspy_arguments *ret);

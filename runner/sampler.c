@@ -115,9 +115,12 @@ static int spawn(struct sampler *s, struct err *err)
     struct pyspy_request request = {
         .pid = join ? s->candidate->process.container_pid : s->handle.pid,
         .own_namespace = s->own_namespace,
+        .python = s->status.python_version,
         .subprocesses = sampling->subprocesses && run->chosen.len == 1,
-        .ordered = s->ordered,
     };
+    int threads = 1;
+    proc_thread_count(run->proc, s->handle.pid, &threads, NULL);
+    request.ordered = s->ordered = pyspy_wants_order(sampling, &request, threads);
     pyspy_make_arguments(run->arena, run->options->py_spy, sampling, &request, &s->arguments);
 
     s->profile_fd = memfd_create("profile", MFD_CLOEXEC);
@@ -181,9 +184,6 @@ void sampler_start(struct sampler *s, struct run *run, const struct candidate *c
                   err.message);
         return;
     }
-    int threads = 1;
-    proc_thread_count(run->proc, s->handle.pid, &threads, NULL);
-    s->ordered = pyspy_wants_order(&run->task.sampling, own_namespace, threads);
     r = spawn(s, &err);
     if (r < 0) {
         end_early(s, r == ERR_FORBIDDEN ? REASON_PERMISSION_DENIED : REASON_PROFILER_FAILED,
