@@ -333,7 +333,7 @@ static void streaming_failed(struct reflector *r, const struct err *err)
         r->use_watch_list = false;
         go_on(r, LISTING);
     } else {
-        pause_then(r, STREAMING, err);
+        pause_then(r, anew(r), err);
     }
 }
 
