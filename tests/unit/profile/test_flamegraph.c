@@ -211,7 +211,7 @@ static void many_stacks_stay_small(void **state)
             seed = seed * 6364136223846793005u + 1442695040888963407u;
             buf_appendf(&text, ";function_%d (package_%d/module.py:%d)",
                         (int)((seed >> 33) % (depth < 3 ? 3 : 500)), (int)((seed >> 45) % 9),
-                        i % 900 + 1);
+                        (int)((seed >> 40) % 5) + 1);
         }
         buf_appendf(&text, " %d\n", 1 + i % 17);
     }
