@@ -94,8 +94,10 @@ bool plan_waitf(struct planning *g, enum profile_reason reason, const char *form
     if (g->in->job)
         plan_status_target(g, &s)->phase = PHASE_PENDING;
     bool target_is_why = !g->in->job && reason != REASON_LIMIT_REACHED;
-    plan_status_condition(g, &s, "TargetResolved", !target_is_why,
-                          target_is_why ? name : "TargetFound", target_is_why ? message : STR(""));
+    if (target_is_why || g->in->job || g->in->target)
+        plan_status_condition(g, &s, "TargetResolved", !target_is_why,
+                              target_is_why ? name : "TargetFound",
+                              target_is_why ? message : STR(""));
     plan_status_commit(g, &s);
 
     /* Often at first, when it is likely to come; then ever less, to spare the API server. */

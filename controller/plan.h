@@ -30,7 +30,9 @@ struct plan_input {
     int64_t (*live_jobs_on)(void *context, struct str node);
     void *context;
 
-    /* Whether the receipt's MAC is right for this profile. */
+    /* Whether the receipt's MAC is right for this profile; nobody can tell before the key of the
+     * receipts was read. */
+    bool receipts_known;
     bool (*receipt_valid)(void *context, struct str profile_uid, const struct receipt *receipt);
 };
 

@@ -6,6 +6,8 @@
 #include "controller/job.h"
 
 #define NODE_LOOK_MS 15000 /* a Job that has not started by then: is the node well? */
+#define POD_NEWS_MS  10000 /* how far the watch of Pods may be behind that of Jobs */
+#define IDENTITY_MS  1000
 
 static const struct container_status *runner_container(const struct planning *g)
 {
@@ -71,6 +73,16 @@ static bool complete(struct planning *g, const struct summary *sum)
     return true;
 }
 
+static bool past_deadline(const struct job *job)
+{
+    return job && job->failed && str_is(job->reason, "DeadlineExceeded");
+}
+
+static bool stopped_by_cluster(const struct planning *g)
+{
+    return g->in->runner->disrupted || past_deadline(g->in->job);
+}
+
 /* The runner has ended and left its summary: done, or failed with its own reason. */
 bool plan_finished_runner(struct planning *g)
 {
@@ -78,11 +90,17 @@ bool plan_finished_runner(struct planning *g)
     if (!plan_summary(g, &sum))
         return false;
     if (sum.reason == REASON_NONE || (sum.reason == REASON_PROCESS_EXITED && sum.receipt)) {
+        if (sum.receipt && !g->in->receipts_known) {
+            g->plan->look_again_ms = IDENTITY_MS;
+            return true;
+        }
         if (sum.receipt && g->in->receipt_valid(g->in->context, g->p->meta.uid, sum.receipt))
             return complete(g, &sum);
         return plan_failf(g, REASON_STORAGE_UNAVAILABLE,
                           "the profiling Job ended without a valid receipt for its results");
     }
+    if (sum.reason == REASON_CANCELLED && !g->p->spec.cancel && stopped_by_cluster(g))
+        return false; /* plan_failed_job() knows why */
     if (sum.reason == REASON_CANCELLED && !g->p->spec.cancel)
         return plan_failf(g, REASON_PROFILER_FAILED,
                           "the profiling Job was stopped from outside: "
@@ -126,13 +144,11 @@ bool plan_failed_job(struct planning *g)
 {
     const struct plan_input *in = g->in;
     const struct container_status *c = runner_container(g);
-    if (in->runner && in->runner->disrupted) {
-        if (ask_node(g))
-            return true;
+    if (in->runner && in->runner->disrupted)
         return plan_failf(g, REASON_NODE_LOST, "the profiling Pod was removed from node %.*s: %.*s",
-                          STR_ARG(node_name(g)), STR_ARG(in->runner->disruption_message));
-    }
-    if (in->job && in->job->failed && str_is(in->job->reason, "DeadlineExceeded"))
+                          STR_ARG(node_name(g)),
+                          STR_ARG(str_sub(in->runner->disruption_message, 0, 512)));
+    if (past_deadline(in->job))
         return plan_failf(g, REASON_DEADLINE_EXCEEDED,
                           "the profiling Job did not end within its %" PRId64 " s",
                           job_active_deadline_s(&g->p->spec));
@@ -143,16 +159,24 @@ bool plan_failed_job(struct planning *g)
                           "node %.*s refused the profiling Pod: %.*s: %.*s", STR_ARG(node_name(g)),
                           STR_ARG(in->runner->reason),
                           STR_ARG(str_sub(in->runner->message, 0, 512)));
-    if (in->job && in->job->failed) {
-        if (ask_node(g))
-            return true;
-        if (node_gone(g))
-            return plan_failf(g, REASON_NODE_LOST, "node %.*s was lost while its profile ran",
-                              STR_ARG(node_name(g)));
-        return plan_failf(g, REASON_PROFILER_FAILED, "the profiling Job failed: %.*s: %.*s",
-                          STR_ARG(in->job->reason), STR_ARG(in->job->message));
+    if (!in->job || !job_finished(in->job))
+        return false;
+    /* The runner's own words come by another watch, perhaps later. */
+    int64_t since = in->now_ms - in->job->finished_ms;
+    if (since < POD_NEWS_MS) {
+        g->plan->look_again_ms = since < 0 ? POD_NEWS_MS : POD_NEWS_MS - since;
+        return true;
     }
-    return false;
+    if (ask_node(g))
+        return true;
+    if (node_gone(g))
+        return plan_failf(g, REASON_NODE_LOST, "node %.*s was lost while its profile ran",
+                          STR_ARG(node_name(g)));
+    if (in->job->complete)
+        return plan_failf(g, REASON_PROFILER_FAILED,
+                          "the profiling Job ended, but its Pod is gone with what it had to say");
+    return plan_failf(g, REASON_PROFILER_FAILED, "the profiling Job failed: %.*s: %.*s",
+                      STR_ARG(in->job->reason), STR_ARG(str_sub(in->job->message, 0, 512)));
 }
 
 /* Sampling had begun and the Job is gone: nobody will finish it. */
@@ -255,10 +279,9 @@ bool plan_starting(struct planning *g)
                           "node %.*s %s; waited for startDeadlineSeconds (%" PRId64 " s)",
                           STR_ARG(node_name(g)), what, g->p->spec.start_deadline_s);
     if (left > 0)
-        return plan_waitf(g, REASON_JOB_START_TIMEOUT,
-                          "the profiling Pod has not started yet on node %.*s: %.*s",
-                          STR_ARG(node_name(g)), c ? (int)c->reason.len : 10,
-                          c && c->reason.len ? c->reason.ptr : "not placed");
+        return plan_waitf(
+            g, REASON_JOB_START_TIMEOUT, "the profiling Pod has not started yet on node %.*s: %.*s",
+            STR_ARG(node_name(g)), STR_ARG(c && c->reason.len ? c->reason : STR("no state yet")));
     return plan_failf(g, REASON_JOB_START_TIMEOUT,
                       "the profiling Pod did not start on node %.*s within startDeadlineSeconds "
                       "(%" PRId64 " s)",

@@ -433,6 +433,7 @@ void reconcile_start(struct tracked *t)
                .live_jobs = c->live_jobs,
                .live_jobs_on = live_jobs_on,
                .context = c,
+               .receipts_known = identity_ready(c->identity),
                .receipt_valid = receipt_valid},
     };
     t->reconcile = r;
