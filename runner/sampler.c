@@ -10,10 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_MS      30000 /* to read the symbols of the target; large binaries take seconds */
-#define LATE_MS       1000  /* that it may sample longer than asked for, when it cannot keep up */
-#define KILL_AFTER_MS 3000
-#define LOOK_EVERY_MS 500
+#define START_MS         30000 /* to read the symbols of the target; large binaries take seconds */
+#define LATE_MS          1000 /* that it may sample longer than asked for, when it cannot keep up */
+#define KILL_AFTER_MS    3000
+#define LOOK_EVERY_MS    500
+#define NAMESPACE_END_MS 500
 
 static void end_early(struct sampler *s, int reason, const char *message)
 {
@@ -21,10 +22,15 @@ static void end_early(struct sampler *s, int reason, const char *message)
     s->state = SAMPLER_ENDED;
 }
 
-static bool target_lives(const struct sampler *s)
+static bool target_lives_after(const struct sampler *s, int ms)
 {
     struct pollfd p = {.fd = s->handle.pidfd, .events = POLLIN};
-    return poll(&p, 1, 0) == 0;
+    return poll(&p, 1, ms) == 0;
+}
+
+static bool target_lives(const struct sampler *s)
+{
+    return target_lives_after(s, 0);
 }
 
 static void begin_end(struct sampler *s)
@@ -247,7 +253,11 @@ void sampler_reaped(struct sampler *s, int wait_status)
         s->began_ms = s->ended_ms;
         s->attached = target_lives(s) || s->output.process_exited;
     }
-    if (!target_lives(s))
+    /* A namespace whose first process ends takes the others along, py-spy among them, before that
+     * process is seen to end. */
+    bool taken_along = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL &&
+                       s->state != SAMPLER_KILLED && s->own_namespace;
+    if (!target_lives_after(s, taken_along ? NAMESPACE_END_MS : 0))
         s->target_exited = true;
     if (WIFSIGNALED(wait_status))
         continue_target(s);

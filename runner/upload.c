@@ -38,7 +38,7 @@ static void refuse(struct attempt *a, const struct http_reply *reply)
     json_parse(arena, reply->body, NULL, &tree, NULL);
     struct str message = json_text(json_get(tree, "message"));
     int reason = api_enum_find(profile_reason_names, json_text(json_get(tree, "reason")));
-    if (reason <= REASON_NONE)
+    if (reason <= REASON_NONE || reason == REASON_INVALID) /* Kubernetes has an Invalid, too */
         reason = reply->status == 413                           ? REASON_RESULT_TOO_LARGE
                  : reply->status >= 500 || reply->status == 429 ? REASON_STORAGE_UNAVAILABLE
                                                                 : REASON_STORAGE_FORBIDDEN;
