@@ -73,8 +73,8 @@ struct profile {
     int64_t start_ms, duration_ms, rate;
 };
 
-/* Grows *array so that it holds `need` items of `size` bytes. */
-void grow(void *array, size_t *cap, size_t need, size_t size);
+/* The array, moved where need be so that it holds `need` items of `size` bytes. */
+void *grow(void *array, size_t *cap, size_t need, size_t size) __attribute__((returns_nonnull));
 int profile_child(struct profile *p, uint32_t parent, uint32_t frame, uint32_t *ret,
                   struct err *err);
 int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t weight,

@@ -81,7 +81,7 @@ static int push(struct reader *r, const struct profile_frame *f, struct err *err
 
     if (rc)
         return rc;
-    grow(&r->path, &r->cap, r->depth + 1, sizeof(*r->path));
+    r->path = grow(r->path, &r->cap, r->depth + 1, sizeof(*r->path));
     r->path[r->depth++] = index;
     return 0;
 }

@@ -88,7 +88,7 @@ int scan_value(struct scan *s, struct str *ret, struct err *err)
                 close[depth++] = c == '{' ? '}' : ']';
                 s->pos++;
             } else if (c == '}' || c == ']') {
-                if (c != close[--depth])
+                if (!depth || c != close[--depth])
                     return fail(s, "the other bracket", err);
                 s->pos++;
             } else {
@@ -161,7 +161,7 @@ int scan_index(struct scan *s, uint32_t *ret, struct err *err)
 int scan_number(struct scan *s, double *ret, struct err *err)
 {
     char text[40], *end;
-    struct str v;
+    struct str v = STR_NULL;
     size_t start;
 
     peek(s);
