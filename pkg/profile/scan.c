@@ -168,7 +168,8 @@ int scan_number(struct scan *s, double *ret, struct err *err)
     start = s->pos;
     if (scan_value(s, &v, err))
         return ERR_INVALID;
-    if (v.len < sizeof(text) && (v.ptr[0] == '-' || (v.ptr[0] >= '0' && v.ptr[0] <= '9'))) {
+    if (v.len && v.len < sizeof(text) &&
+        (v.ptr[0] == '-' || (v.ptr[0] >= '0' && v.ptr[0] <= '9'))) {
         memcpy(text, v.ptr, v.len);
         text[v.len] = '\0';
         double d = strtod(text, &end);
