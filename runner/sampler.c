@@ -121,6 +121,7 @@ static int spawn(struct sampler *s, struct err *err)
     struct pyspy_request request = {
         .pid = join ? s->candidate->process.container_pid : s->handle.pid,
         .own_namespace = s->own_namespace,
+        .joined = join,
         .python = s->status.python_version,
         .subprocesses = sampling->subprocesses && run->chosen.len == 1,
     };
