@@ -74,7 +74,12 @@ size_t http_on_body(char *bytes, size_t size, size_t n, void *context)
 static int curl_error(struct http_call *call, CURLcode result, struct err *err)
 {
     const char *text = call->curl_message[0] ? call->curl_message : curl_easy_strerror(result);
+    long os_errno = 0;
     switch (result) {
+    case CURLE_COULDNT_CONNECT: /* curl's text does not say why */
+        curl_easy_getinfo(call->easy, CURLINFO_OS_ERRNO, &os_errno);
+        return err_set(err, ERR_IO, "%s%s%s", text, os_errno ? ": " : "",
+                       os_errno ? strerror((int)os_errno) : "");
     case CURLE_OPERATION_TIMEDOUT:
         return err_set(err, ERR_TIMEOUT, "%s", text);
     case CURLE_URL_MALFORMAT:
