@@ -100,8 +100,13 @@ int run_sample(struct run *run)
         }
     }
     run->end_ms = clock_wall_ms(&clock_system);
-    if (run->samplers[0].arguments.accuracy)
-        run->accuracy = run->samplers[0].arguments.accuracy;
+    for (size_t i = 0; i < run->n_samplers; i++) {
+        /* They differ where a container holds several versions of Python: the narrower one counts.
+         */
+        const char *accuracy = run->samplers[i].arguments.accuracy;
+        if (accuracy && (!run->accuracy[0] || str_is(str_of(accuracy), "GILOnly")))
+            run->accuracy = accuracy;
+    }
     int r = merge(run);
     if (r < 0)
         return r;

@@ -292,8 +292,13 @@ static int parse_profile(struct sampler *s, struct err *err)
     const struct sampling_spec *sampling = &s->run->task.sampling;
     _cleanup_(buf_finish) struct buf text = BUF_INIT(PYSPY_OUTPUT_MAX);
     int r = read_profile(s, &text, err);
-    if (r < 0 || text.len == 0)
+    if (r < 0)
         return r;
+    /* Without samples raw is empty, but speedscope is not. */
+    if (text.len == 0)
+        return s->ordered && WIFEXITED(s->wait_status) && WEXITSTATUS(s->wait_status) == 0
+                   ? err_set(err, ERR_PROTOCOL, "it is empty")
+                   : 0;
     profile_set_about(s->profile, &(struct profile_about){.rate = sampling->rate});
     if (!sampling->command_lines)
         profile_scrub_process_frames(s->profile);

@@ -178,6 +178,16 @@ static int upload(struct run *run, struct transport *transport, struct str body)
     }
 }
 
+int run_upload_over(struct run *run, struct transport *transport)
+{
+    _cleanup_(buf_finish) struct buf body = BUF_INIT(256u << 20);
+    struct err err = ERR_INIT;
+    upload_write(&body, &run->upload);
+    if (buf_error(&body, "the upload", &err) < 0)
+        return run_fail(run, REASON_RESULT_TOO_LARGE, "%s", err.message);
+    return upload(run, transport, buf_str(&body));
+}
+
 int run_upload(struct run *run)
 {
     struct transport *transport;
@@ -185,9 +195,7 @@ int run_upload(struct run *run)
     if (http_transport_create(run->loop, "pyspy-runner/" PYSPY_OPERATOR_VERSION, &transport, &err) <
         0)
         return run_fail(run, REASON_STORAGE_UNAVAILABLE, "%s", err.message);
-    _cleanup_(buf_finish) struct buf body = BUF_INIT(256u << 20);
-    upload_write(&body, &run->upload);
-    int r = upload(run, transport, buf_str(&body));
+    int r = run_upload_over(run, transport);
     http_transport_destroy(transport);
     return r;
 }
