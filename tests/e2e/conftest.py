@@ -104,7 +104,7 @@ def namespace(k8s):
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     core.create_namespace({"metadata": {"name": name}})
     yield name
-    core.delete_namespace(name)
+    kit.ignore_missing(core.delete_namespace, name)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class Endpoint:
         return self.tls.wrap_socket(plain, server_hostname=HOST)
 
     def post(self, path, body, token=None, headers=None):
-        """(status, decoded answer)."""
+        """(status, answer); what the HTTP server refuses by itself has a text as its answer."""
         connection = http.client.HTTPConnection(HOST)
         connection.sock = self.connect(30)
         bearer = {"Authorization": f"Bearer {token}"} if token else {}
@@ -37,7 +37,9 @@ class Endpoint:
         answer = connection.getresponse()
         text = answer.read()
         connection.close()
-        return answer.status, json.loads(text) if text else None
+        if answer.headers["Content-Type"] != "application/json":
+            return answer.status, text.decode()
+        return answer.status, json.loads(text)
 
 
 def path_of(profile):

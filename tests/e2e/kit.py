@@ -196,7 +196,12 @@ class Space:
         return name
 
     def profile(self, name):
-        return self.custom.get_namespaced_custom_object(GROUP, VERSION, self.name, PLURAL, name)
+        found = self.custom.get_namespaced_custom_object(GROUP, VERSION, self.name, PLURAL, name)
+        # Empty texts are left out.
+        found["status"] = {"reason": "", "message": ""} | found["status"]
+        for result in found["status"].get("results", []):
+            result.setdefault("encoding", "")
+        return found
 
     def patch(self, name, spec):
         return self.custom.patch_namespaced_custom_object(
@@ -212,12 +217,12 @@ class Space:
 
         def look():
             last.update(profile=self.profile(name))
-            return probe(last["profile"].get("status", {}))
+            return probe(last["profile"]["status"])
 
         try:
             wait_for(f"{what} of {name}", look, timeout)
         except AssertionError as error:
-            status = json.dumps(last["profile"].get("status"), indent=1)
+            status = json.dumps(last["profile"]["status"], indent=1)
             raise AssertionError(f"{error}\n{status}") from None
         return last["profile"]
 

@@ -85,8 +85,8 @@ def test_apply_to_flame_graph(space, operator):
 
     # What is privileged is gone, and nothing of it was ever in the user's namespace.
     assert space.core.list_namespaced_pod(space.name).items[0].metadata.name == pod.name
-    (job,) = space.jobs(profile)
-    assert any(c.type == "Complete" for c in job.status.conditions)
+    assert len(space.jobs(profile)) == 1
+    wait_for("end of the Job", lambda: space.jobs(profile)[0].status.succeeded == 1)
     assert not pod.python()[0].is_stopped()
 
 
@@ -188,7 +188,8 @@ def test_every_format_is_of_the_same_sampling(space):
     assert speedscope["$schema"] == "https://www.speedscope.app/file-format-schema.json"
     names = [f["name"] for f in speedscope["shared"]["frames"]]
     assert "handle_request" in " ".join(names)
-    assert sum(len(p["samples"]) for p in speedscope["profiles"]) == samples
+    seconds = sum(sum(p["weights"]) for p in speedscope["profiles"])
+    assert round(seconds * 50) == samples
     for p in speedscope["profiles"]:
         assert len(p["samples"]) == len(p["weights"])
         assert all(0 <= i < len(names) for stack in p["samples"] for i in stack)
@@ -203,7 +204,8 @@ def test_every_format_is_of_the_same_sampling(space):
         if e["ph"] == "B":
             stack.append(e["name"])
         elif e["ph"] == "E":
-            assert stack.pop() == e.get("name", stack[-1] if stack else None)
+            began = stack.pop()
+            assert e.get("name", began) == began
     assert not any(open_frames.values())
 
     title = " ".join(ElementTree.fromstring(space.result(profile, "flamegraph")).itertext())
@@ -218,16 +220,21 @@ def test_same_counts_in_functions_and_lines(space):
             [False, True],
         )
     by_line, by_function = space.stacks(lines), space.stacks(functions)
-    assert all(re.search(r":\d+\)$", frame) for stack in by_line for frame in stack)
-    assert not any(re.search(r":\d+\)$", frame) for stack in by_function for frame in stack)
-    # One loop: several lines, one function.
-    assert len(by_function) < len(by_line)
+    # One loop: several lines, but one function, shown where it begins.
+    script = (kit.ROOT / "tests/targets/busy_threads.py").read_text().splitlines()
+    begins = 1 + script.index("def compute():")
+
+    def lines_of(stacks):
+        return {int(re.search(r"^compute \(\S+:(\d+)\)$", stack[-1])[1]) for stack in stacks}
+
+    assert lines_of(by_function) == {begins}
+    assert len(lines_of(by_line)) > 1 and begins not in lines_of(by_line)
 
 
 def test_threads_apart(space):
     stacks = space.stacks(space.profiled(space.pod("busy_threads.py"), sampling={"threads": True}))
     # The one that holds the GIL, under its own name.
-    assert all(stack[0].startswith("thread") and "MainThread" in stack[0] for stack in stacks)
+    assert all("thread" in stack[1] and "MainThread" in stack[1] for stack in stacks), stacks
     assert samples_in(stacks, "compute") == sum(stacks.values()) > 0
 
 

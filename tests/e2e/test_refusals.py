@@ -14,7 +14,8 @@ def test_unknown_pod(space):
     waiting = space.wait(name, "reason", lambda s: s.get("reason") == "TargetNotFound")
     assert waiting["status"]["phase"] == "Pending"
     space.failed(name, "TargetNotFound", "Pod nobody does not exist", "(4 s)")
-    assert 3.5 <= time.monotonic() - began <= 10
+    # creationTimestamp has whole seconds.
+    assert 2.9 <= time.monotonic() - began <= 10
 
 
 def test_pod_that_comes_in_time(space):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,7 +39,7 @@ def test_prefork_by_default_the_parent_and_its_children(space):
 def test_prefork_parent_alone_is_idle(space):
     pod = space.pod("prefork.py", 2)
     name = space.apply(pod, sampling={"subprocesses": False})
-    space.failed(name, "NoSamples", "the GIL was free in 200 of 200 looks", "idle")
+    space.failed(name, "NoSamples", "the GIL was free in ", " looks: idle")
 
 
 def test_prefork_busiest(space):
@@ -72,7 +73,7 @@ def test_process_by_command_pid_and_host_pid(space):
     script = "python3 /targets/prefork.py 1 & exec python3 /targets/busy_threads.py"
     pod = space.pod("/bin/sh", "-c", script)
     busy = next(p for p in pod.python() if "busy_threads" in p.command)
-    forked = sorted(p for p in pod.python() if "prefork" in p.command)
+    forked = [p for p in pod.python() if "prefork" in p.command]
     assert busy.pid == 1 and len(forked) == 2
     choices = {
         "command": ({"command": "prefork[.]py 1$"}, min(f.pid for f in forked)),
@@ -144,7 +145,8 @@ def test_exits_while_sampled(space):
         status["reason"] == "ProcessExited" and f"{status['samples']} samples" in status["message"]
     )
     stacks = space.stacks(profile)
-    assert samples_in(stacks, "work_until") == sum(stacks.values()) == status["samples"] > 50
+    assert sum(stacks.values()) == status["samples"] > 50
+    assert samples_in(stacks, "work_until") == status["samples"], stacks
     assert kit.conditions_of(profile)["Complete"]["reason"] == "ProcessExited"
 
 
@@ -169,9 +171,9 @@ def test_no_process_fits(space):
 
 def test_idle(space):
     name = space.apply(space.pod("idle.py"))
-    profile = space.failed(
-        name, "NoSamples", "the GIL was free in 200 of 200 looks: idle, or in native code"
-    )
+    profile = space.failed(name, "NoSamples", "looks: idle, or in native code")
+    free, looks = re.search(r"free in (\d+) of (\d+)", profile["status"]["message"]).groups()
+    assert free == looks and 150 <= int(looks) <= 200
     assert profile["status"]["targets"][0]["accuracy"] == "GILOnly"
 
 
@@ -182,24 +184,27 @@ def test_idle_counted(space):
 
 
 def test_hostile_names(space):
-    pod = space.pod("hostile_names.py")
+    # Unlimited: one that is throttled stands still, in few of its functions.
+    pod = space.pod(containers=[kit.target_container("hostile_names.py", resources={})])
     formats = ["flamegraph", "speedscope", "raw", "chrometrace"]
-    profile = space.profiled(pod, formats=formats, sampling={"functions": True, "rate": 200})
+    profile = space.profiled(
+        pod, formats=formats, duration="3s", sampling={"functions": True, "rate": 200}
+    )
     svg = space.result(profile, "flamegraph")
     root = ElementTree.fromstring(svg)
     text = " ".join(root.itertext())
     # Told, and not done.
     assert "<script>alert(1)</script>" not in svg
-    for name in ("<script>alert(1)</script>", "日本語_function_🔥", "$(reboot)`reboot`"):
+    for name in ("<script>alert(1)</script>", "日本語_función_🔥", "$(reboot)`reboot`"):
         assert name in text, name
     speedscope = space.result(profile, "speedscope")
     frames = {f["name"] for f in json.loads(speedscope)["shared"]["frames"]}
-    assert any("日本語_function_🔥" in f for f in frames)
+    assert any("日本語_función_🔥" in f for f in frames)
     assert any("<script>alert(1)</script>" in f for f in frames)
     # A name with a semicolon or a line's end in it neither makes frames nor lines.
     stacks = space.stacks(profile)
     assert sum(stacks.values()) == profile["status"]["samples"]
-    assert {len(stack) for stack in stacks} <= {1, 2}
+    assert {len(stack) for stack in stacks} <= {2, 3}
     json.loads(space.result(profile, "chrometrace"))
 
 
@@ -228,10 +233,10 @@ def test_python_versions(space, version):
 
 
 def test_interpreter_that_only_its_owner_may_read(space):
-    """A home directory of mode 0700: root without DAC_READ_SEARCH cannot look into it."""
+    """Of mode 0700, as in somebody's home: root without DAC_READ_SEARCH cannot read it."""
     home = {"name": "home", "mountPath": "/home/me"}
     mine = {"securityContext": {"runAsUser": 4711, "runAsGroup": 4711}, "volumeMounts": [home]}
-    prepare = "mkdir -m 700 /home/me/bin && cp /usr/bin/python3.11 /home/me/bin/ && echo ready"
+    prepare = "cd /home/me && mkdir -m 700 bin && cp /usr/bin/python3.11 bin/ && chmod 700 bin/*"
     pod = space.pod(
         containers=[
             kit.target_container("/home/me/bin/python3.11", "/targets/busy_threads.py", **mine)
