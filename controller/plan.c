@@ -29,11 +29,21 @@ int64_t plan_start_left(const struct planning *g)
     return g->p->meta.creation_ms + g->p->spec.start_deadline_s * 1000 - g->in->now_ms;
 }
 
+/* A Job that was created and is not in the cache must be stopped with the others: asks for it. */
+static bool find_created(struct planning *g)
+{
+    if (g->in->job || !g->in->job_expected || g->in->job_lookup != LOOKUP_NOT_ASKED)
+        return false;
+    return g->plan->get_job = true;
+}
+
 bool plan_fail(struct planning *g, enum profile_reason reason, struct str message)
 {
     const char *name = profile_reason_names[reason];
     bool cancelled = reason == REASON_CANCELLED;
     struct profile_status s;
+    if (find_created(g))
+        return true;
     plan_status_begin(g, &s);
     s.phase = cancelled ? PHASE_CANCELLED : PHASE_FAILED;
     s.reason = str_of(name);
@@ -119,6 +129,8 @@ static bool gone(struct planning *g)
     const struct plan_input *in = g->in;
     if (in->profile && !in->profile->meta.deletion_ms)
         return false;
+    if (find_created(g))
+        return true;
     struct summary sum;
     g->plan->delete_job =
         in->job && !job_finished(in->job) && !in->job->meta.deletion_ms && !plan_summary(g, &sum);

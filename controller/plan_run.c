@@ -120,6 +120,21 @@ static struct str node_name(const struct planning *g)
     return g->in->job ? g->in->job->node_name : STR("");
 }
 
+/* What the cache does not show may be there all the same. */
+static bool ask_job(struct planning *g)
+{
+    if (g->in->job_lookup != LOOKUP_NOT_ASKED)
+        return false;
+    return g->plan->get_job = true;
+}
+
+static bool ask_runner(struct planning *g)
+{
+    if (g->in->runner_lookup != LOOKUP_NOT_ASKED)
+        return false;
+    return g->plan->get_runner = true;
+}
+
 /* Asks for the node once; true when the caller has to wait for the answer. */
 static bool ask_node(struct planning *g)
 {
@@ -167,7 +182,7 @@ bool plan_failed_job(struct planning *g)
         g->plan->look_again_ms = since < 0 ? POD_NEWS_MS : POD_NEWS_MS - since;
         return true;
     }
-    if (ask_node(g))
+    if (ask_runner(g) || ask_node(g))
         return true;
     if (node_gone(g))
         return plan_failf(g, REASON_NODE_LOST, "node %.*s was lost while its profile ran",
@@ -184,6 +199,8 @@ bool plan_lost_job(struct planning *g)
 {
     if (g->in->job || g->in->job_expected || g->p->status.phase != PHASE_RUNNING)
         return false;
+    if (ask_job(g))
+        return true;
     return plan_failf(g, REASON_PROFILER_FAILED, "the profiling Job was deleted by someone else");
 }
 
@@ -259,7 +276,7 @@ bool plan_starting(struct planning *g)
         return plan_fail(g, REASON_IMAGE_PULL_FAILED, message);
     }
     if (g->p->status.phase == PHASE_RUNNING && !g->in->runner) {
-        if (ask_node(g))
+        if (ask_runner(g) || ask_node(g))
             return true;
         return plan_failf(g, node_gone(g) ? REASON_NODE_LOST : REASON_PROFILER_FAILED,
                           "the profiling Pod on node %.*s is gone", STR_ARG(node_name(g)));

@@ -1,11 +1,12 @@
 #include "plan_world.h"
 
-#include <cmocka.h>
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include "trees.h"
 
@@ -137,6 +138,12 @@ void world_plan(struct arena *arena, const struct world *w, struct planned *ret)
         .node_lookup = w->node           ? LOOKUP_FOUND
                        : w->node_missing ? LOOKUP_MISSING
                                          : LOOKUP_NOT_ASKED,
+        .job_lookup = !w->asked_job ? LOOKUP_NOT_ASKED
+                      : w->job      ? LOOKUP_FOUND
+                                    : LOOKUP_MISSING,
+        .runner_lookup = !w->asked_runner          ? LOOKUP_NOT_ASKED
+                         : w->runner || w->summary ? LOOKUP_FOUND
+                                                   : LOOKUP_MISSING,
         .live_jobs = w->jobs,
         .live_jobs_on = live_jobs_on,
         .receipts_known = !w->receipts_unknown,
@@ -178,6 +185,10 @@ struct str plan_text(struct arena *arena, const struct plan *plan)
         buf_append_cstr(&out, "get-target ");
     if (plan->get_node)
         buf_append_cstr(&out, "get-node ");
+    if (plan->get_job)
+        buf_append_cstr(&out, "get-job ");
+    if (plan->get_runner)
+        buf_append_cstr(&out, "get-runner ");
     if (plan->create_job)
         buf_append_cstr(&out, "create ");
     if (plan->delete_job)

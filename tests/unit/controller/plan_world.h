@@ -11,6 +11,7 @@ struct world {
     const char *summary; /* the runner has ended and left this */
     const char *target, *node;
     bool target_missing, node_missing; /* asked for, and does not exist */
+    bool asked_job, asked_runner; /* the Job, its Pod were asked for: they are as they are here */
     bool job_expected, denied, bad_mac, receipts_unknown;
     const char *error;           /* of the last try to create the Job */
     const char *config;          /* beside the image */

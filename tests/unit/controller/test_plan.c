@@ -1,11 +1,12 @@
 /* Every decision about a profile is a row: what is known, and what the plan then says. For every
  * row: once it was carried out and the status came back from the API server, nothing is done twice,
  * and how a profile ended is never changed. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include "plan_world.h"
 
@@ -22,7 +23,7 @@ struct row {
     "{status: {containerStatuses: [{name: runner, state: {terminated: {" terminated "}}}]}}"
 #define WAITS_BECAUSE(state)                                                                       \
     "{status: {phase: Pending, containerStatuses: [{name: runner, state: {waiting: {" state "}}}]" \
-                                                                                            "}}"
+    "}}"
 #define JOB_FAILED(reason, at)                                                                     \
     "{status: {conditions: [{type: FailureTarget, status: 'True', reason: " reason                 \
     ", message: 'because of it', lastTransitionTime: '2026-01-01T00:" at "Z'}]}}"
@@ -33,7 +34,7 @@ struct row {
 
 #define ENDS(reason)                                                                               \
     "Running=False:" reason " Complete=False:" reason " Failed=True:" reason " Ready="             \
-                                                                             "False:" reason
+    "False:" reason
 #define UNRESOLVED(reason) "TargetResolved=False:" reason
 #define FAILS(reason)      "Failed/" reason " " ENDS(reason) " Warning:" reason
 
@@ -41,6 +42,8 @@ static const struct row rows[] = {
     /* gone */
     {"nothing is left", {.now_s = 1}, ""},
     {"deleted while its Job runs", {.job = "{}", .runner = "{}", .now_s = 9}, "delete"},
+    {"deleted, its Job was created a moment ago", {.job_expected = true}, "get-job"},
+    {"deleted, its Job came to nothing", {.job_expected = true, .asked_job = true}, ""},
     {"deleted, its Job has ended", {.job = JOB_COMPLETE("00:05")}, ""},
     {"deleted, its Job is being deleted",
      {.job = "{metadata: {deletionTimestamp: '2026-01-01T00:00:05Z'}}"},
@@ -173,6 +176,9 @@ static const struct row rows[] = {
      {.profile = "{spec: {cancel: true}}", .now_s = 1},
      "Cancelled/Cancelled " ENDS("Cancelled") " Normal:Cancelled",
      "before sampling began"},
+    {"cancelled, its Job was created a moment ago",
+     {.profile = "{spec: {cancel: true}}", .job_expected = true, .now_s = 2},
+     "get-job"},
     {"cancelled while its Job starts",
      {.profile = "{spec: {cancel: true}}", .job = "{}", .now_s = 2},
      "delete Cancelled/Cancelled " ENDS("Cancelled") " Normal:Cancelled",
@@ -253,18 +259,29 @@ static const struct row rows[] = {
       .runner = "{}",
       .now_s = 7},
      "look=10000"},
+    {"the Job failed and the Pod seems to run: ask",
+     {.profile = RUNNING_SINCE_2S,
+      .job = JOB_FAILED("BackoffLimitExceeded", "00:05"),
+      .runner = "{}",
+      .now_s = 15},
+     "get-runner"},
     {"the Job failed: is it the node?",
-     {.profile = RUNNING_SINCE_2S, .job = JOB_FAILED("BackoffLimitExceeded", "00:05"), .now_s = 15},
+     {.asked_runner = true,
+      .profile = RUNNING_SINCE_2S,
+      .job = JOB_FAILED("BackoffLimitExceeded", "00:05"),
+      .now_s = 15},
      "get-node"},
     {"the Job failed with its node",
-     {.profile = RUNNING_SINCE_2S,
+     {.asked_runner = true,
+      .profile = RUNNING_SINCE_2S,
       .job = JOB_FAILED("BackoffLimitExceeded", "00:05"),
       .node_missing = true,
       .now_s = 15},
      FAILS("NodeLost"),
      "node node1 was lost"},
     {"the Job failed on a node that is well",
-     {.profile = RUNNING_SINCE_2S,
+     {.asked_runner = true,
+      .profile = RUNNING_SINCE_2S,
       .job = JOB_FAILED("BackoffLimitExceeded", "00:05"),
       .node = "{}",
       .now_s = 15},
@@ -274,13 +291,18 @@ static const struct row rows[] = {
      {.profile = RUNNING_SINCE_2S, .job = JOB_COMPLETE("00:35"), .runner = "{}", .now_s = 36},
      "look=9000"},
     {"the Job is complete and its Pod was removed",
-     {.profile = RUNNING_SINCE_2S, .job = JOB_COMPLETE("00:35"), .node = "{}", .now_s = 50},
+     {.asked_runner = true,
+      .profile = RUNNING_SINCE_2S,
+      .job = JOB_COMPLETE("00:35"),
+      .node = "{}",
+      .now_s = 50},
      FAILS("ProfilerFailed"),
      "its Pod is gone"},
 
     /* lost_job */
+    {"the Job seems to be gone", {.profile = RUNNING_SINCE_2S, .now_s = 9}, "get-job"},
     {"somebody deleted the Job",
-     {.profile = RUNNING_SINCE_2S, .now_s = 9},
+     {.asked_job = true, .profile = RUNNING_SINCE_2S, .now_s = 9},
      FAILS("ProfilerFailed"),
      "deleted by someone else"},
     {"somebody deleted the Job before it started: again",
@@ -371,15 +393,22 @@ static const struct row rows[] = {
       .runner = WAITS_BECAUSE("reason: RegistryUnavailable"),
       .now_s = 120},
      "delete " FAILS("ImagePullFailed")},
-    {"the Pod vanished while it ran: is it the node?",
+    {"the Pod seems to have vanished",
      {.profile = RUNNING_SINCE_2S, .job = "{}", .now_s = 9},
+     "get-runner"},
+    {"the Pod vanished while it ran: is it the node?",
+     {.asked_runner = true, .profile = RUNNING_SINCE_2S, .job = "{}", .now_s = 9},
      "get-node"},
     {"the Pod vanished with its node",
-     {.profile = RUNNING_SINCE_2S, .job = "{}", .node = NODE_NOT_READY, .now_s = 9},
+     {.asked_runner = true,
+      .profile = RUNNING_SINCE_2S,
+      .job = "{}",
+      .node = NODE_NOT_READY,
+      .now_s = 9},
      "delete " FAILS("NodeLost"),
      "on node node1 is gone"},
     {"the Pod vanished",
-     {.profile = RUNNING_SINCE_2S, .job = "{}", .node = "{}", .now_s = 9},
+     {.asked_runner = true, .profile = RUNNING_SINCE_2S, .job = "{}", .node = "{}", .now_s = 9},
      "delete " FAILS("ProfilerFailed"),
      "on node node1 is gone"},
     {"not started after a while: is it the node?",
@@ -582,7 +611,7 @@ static void expect_conditions_kept(const struct profile_status *before,
 static void expect_settled(const struct row *row, struct planned *p)
 {
     struct plan first = p->plan;
-    if (first.get_target || first.get_node || !p->in.profile)
+    if (first.get_target || first.get_node || first.get_job || first.get_runner || !p->in.profile)
         return;
     if (first.write_status)
         world_written(p);
@@ -747,6 +776,7 @@ static void long_messages_are_cut(void **state)
     text[sizeof(text) - 1] = 0;
     const struct world worlds[] = {
         {.profile = RUNNING_SINCE_2S,
+         .asked_runner = true,
          .node = "{}",
          .now_s = 30,
          .job = arena_printf(arena,

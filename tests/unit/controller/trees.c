@@ -1,10 +1,11 @@
 #include "trees.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #define TREE_MAX (4u << 20)
 
