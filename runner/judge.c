@@ -112,11 +112,12 @@ void pyspy_judge(const struct pyspy_facts *f, struct outcome *ret)
     else if (f->samples > 0)
         judge_samples(f, ret);
     else if (f->target_exited || f->output->process_exited)
-        outcome_set(
-            ret, REASON_PROCESS_EXITED, "the process ended before there was a sample to keep%s",
-            WIFSIGNALED(f->wait_status) ? "; the first of its PID namespace, it took py-spy "
-                                          "along"
-                                        : "");
+        outcome_set(ret, REASON_PROCESS_EXITED,
+                    "the process ended before there was a sample to keep%s",
+                    WIFSIGNALED(f->wait_status) && !f->timed_out
+                        ? "; the first of its PID namespace, it took py-spy "
+                          "along"
+                        : "");
     else if (!WIFEXITED(f->wait_status))
         judge_signal(f, ret);
     else if (WEXITSTATUS(f->wait_status) != 0)
