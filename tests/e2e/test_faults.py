@@ -46,7 +46,16 @@ def test_certificate_that_became_useless(space, operator, k8s):
     space.profiled(space.pod("busy_threads.py"), duration="1s")
 
 
-def test_node_lost(space):
+@pytest.fixture
+def operator_on_node1(operator):
+    kit.kubectl("cordon", "node2")
+    operator.scale(0)
+    operator.scale(1)
+    kit.kubectl("uncordon", "node2")
+    assert operator.controller_pod().spec.node_name == "node1"
+
+
+def test_node_lost(space, operator_on_node1):
     """A power cut: what ran there ends as NodeLost, what wants to start there as NodeNotReady."""
     pod = space.pod("busy_threads.py", node=2)
     running = space.apply(pod, duration="5s")
