@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -140,7 +141,7 @@ static void server_start(struct server *s)
     assert_int_equal(listen(s->listener, 200), 0);
     assert_int_equal(getsockname(s->listener, (struct sockaddr *)&address, &len), 0);
     s->port = ntohs(address.sin_port);
-    assert_int_equal(pipe(s->stop_fds), 0);
+    assert_int_equal(pipe2(s->stop_fds, O_CLOEXEC), 0); /* else a child keeps it open */
     assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
 }
 
@@ -163,9 +164,20 @@ static void server_answers(struct server *s, const char *bytes)
     pthread_mutex_unlock(&s->lock);
 }
 
+/* `openssl s_server`, with a certificate made for the test. */
+struct tls_server {
+    pid_t pid;
+    uint16_t port;
+    char folder[32];
+    struct buf ca, ca_key, cert, key, other_ca, other_key;
+};
+
+static void tls_stop(struct tls_server *s);
+
 /* The client */
 
 struct fixture {
+    struct tls_server tls; /* pid 0: none */
     struct server server;
     struct loop *loop;
     struct transport *transport;
@@ -197,6 +209,8 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
+    if (f->tls.pid)
+        tls_stop(&f->tls);
     http_transport_destroy(f->transport);
     loop_destroy(f->loop);
     server_stop(&f->server);
@@ -599,13 +613,6 @@ static void test_an_idle_stream_means_no_wakeups(void **state)
 
 /* TLS */
 
-struct tls_server {
-    pid_t pid;
-    uint16_t port;
-    char folder[32];
-    struct buf ca, ca_key, cert, key, other_ca, other_key;
-};
-
 static void write_pem(const char *folder, const char *name, const struct buf *pem)
 {
     _cleanup_(freep) char *path = xasprintf("%s/%s", folder, name);
@@ -637,7 +644,7 @@ static bool is_listening(uint16_t port)
 }
 
 /* The server's certificate is for the given name alone; clients need one of the same authority. */
-static bool tls_start(struct tls_server *s, const char *name)
+static void tls_start(struct tls_server *s, const char *name)
 {
     *s = (struct tls_server){.port = free_port(), .folder = "/tmp/test-http-XXXXXX"};
     int64_t now = clock_wall_ms(&clock_system);
@@ -654,8 +661,8 @@ static bool tls_start(struct tls_server *s, const char *name)
     write_pem(s->folder, "ca", &s->ca);
     write_pem(s->folder, "cert", &s->cert);
     write_pem(s->folder, "key", &s->key);
-    char port[8];
-    snprintf(port, sizeof(port), "%d", s->port);
+    char port[32];
+    snprintf(port, sizeof(port), "127.0.0.1:%d", s->port);
     _cleanup_(freep) char *cert = xasprintf("%s/cert", s->folder);
     _cleanup_(freep) char *key = xasprintf("%s/key", s->folder);
     char *const argv[] = {"openssl", "s_server", "-accept", port,     "-cert", cert,
@@ -666,9 +673,9 @@ static bool tls_start(struct tls_server *s, const char *name)
     posix_spawn_file_actions_addopen(&files, 2, "/dev/null", 1, 0);
     int failed = posix_spawnp(&s->pid, "openssl", &files, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&files);
-    for (int i = 0; !failed && i < 500 && !is_listening(s->port); i++)
+    assert_int_equal(failed, 0);
+    for (int i = 0; i < 2000 && !is_listening(s->port); i++)
         usleep(10000);
-    return !failed;
 }
 
 static void tls_stop(struct tls_server *s)
@@ -691,7 +698,7 @@ static void tls_get(struct fixture *f, const struct tls_server *s, struct tls_co
     _cleanup_(freep) char *url = xasprintf("https://127.0.0.1:%d/", s->port);
     struct tls_config *copy = xcalloc(1, sizeof(*copy));
     *copy = tls;
-    start(f, (struct http_request){.url = url, .tls = copy, .timeout_ms = 10000}, false);
+    start(f, (struct http_request){.url = url, .tls = copy, .timeout_ms = 19000}, false);
     free(copy); /* the transport has taken what it needs */
     run_until_done(f, f->done + 1);
 }
@@ -699,56 +706,50 @@ static void tls_get(struct fixture *f, const struct tls_server *s, struct tls_co
 static void test_tls_trusts_what_it_is_given_only(void **state)
 {
     struct fixture *f = *state;
-    struct tls_server s;
-    if (!tls_start(&s, "127.0.0.1"))
-        skip();
-    tls_get(f, &s, (struct tls_config){.ca = buf_str(&s.ca)});
+    struct tls_server *s = &f->tls;
+    tls_start(s, "127.0.0.1");
+    tls_get(f, s, (struct tls_config){.ca = buf_str(&s->ca)});
     assert_int_equal(f->status, 200);
-    tls_get(f, &s, (struct tls_config){.ca = buf_str(&s.other_ca)});
+    tls_get(f, s, (struct tls_config){.ca = buf_str(&s->other_ca)});
     assert_int_equal(f->err.code, ERR_IO);
-    tls_get(f, &s, (struct tls_config){0}); /* the system's */
+    tls_get(f, s, (struct tls_config){0}); /* the system's */
     assert_int_equal(f->err.code, ERR_IO);
-    tls_get(f, &s, (struct tls_config){.insecure = true});
+    tls_get(f, s, (struct tls_config){.insecure = true});
     assert_int_equal(f->status, 200);
-    tls_get(f, &s, (struct tls_config){.ca = STR("not PEM")});
+    tls_get(f, s, (struct tls_config){.ca = STR("not PEM")});
     assert_int_not_equal(f->err.code, 0);
-    tls_get(f, &s, (struct tls_config){.ca = buf_str(&s.ca)}); /* what failed left nothing behind */
+    tls_get(f, s, (struct tls_config){.ca = buf_str(&s->ca)}); /* what failed left nothing behind */
     assert_int_equal(f->status, 200);
-    tls_stop(&s);
 }
 
 static void test_tls_server_name(void **state)
 {
     struct fixture *f = *state;
-    struct tls_server s;
-    if (!tls_start(&s, "api.example"))
-        skip();
-    tls_get(f, &s, (struct tls_config){.ca = buf_str(&s.ca)});
+    struct tls_server *s = &f->tls;
+    tls_start(s, "api.example");
+    tls_get(f, s, (struct tls_config){.ca = buf_str(&s->ca)});
     assert_int_equal(f->err.code, ERR_IO); /* it is not the certificate of 127.0.0.1 */
-    tls_get(f, &s, (struct tls_config){.ca = buf_str(&s.ca), .server_name = "api.example"});
+    tls_get(f, s, (struct tls_config){.ca = buf_str(&s->ca), .server_name = "api.example"});
     assert_int_equal(f->status, 200);
-    tls_get(f, &s, (struct tls_config){.ca = buf_str(&s.ca), .server_name = "other.example"});
+    tls_get(f, s, (struct tls_config){.ca = buf_str(&s->ca), .server_name = "other.example"});
     assert_int_equal(f->err.code, ERR_IO);
-    tls_stop(&s);
 }
 
 static void test_tls_client_certificate(void **state)
 {
     struct fixture *f = *state;
-    struct tls_server s;
-    if (!tls_start(&s, "127.0.0.1"))
-        skip();
-    tls_get(f, &s,
-            (struct tls_config){.ca = buf_str(&s.ca),
-                                .client_cert = buf_str(&s.cert),
-                                .client_key = buf_str(&s.key)});
+    struct tls_server *s = &f->tls;
+    tls_start(s, "127.0.0.1");
+    tls_get(f, s,
+            (struct tls_config){.ca = buf_str(&s->ca),
+                                .client_cert = buf_str(&s->cert),
+                                .client_key = buf_str(&s->key)});
     assert_int_equal(f->status, 200);
-    tls_get(f, &s,
-            (struct tls_config){.ca = buf_str(&s.ca),
-                                .client_cert = buf_str(&s.cert),
+    tls_get(f, s,
+            (struct tls_config){.ca = buf_str(&s->ca),
+                                .client_cert = buf_str(&s->cert),
                                 .client_key = STR("not a key")});
     assert_int_equal(f->err.code, ERR_INVALID);
-    tls_stop(&s);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
