@@ -5,43 +5,13 @@
 
 #include "controller/job.h"
 
-#define NODE_LOOK_MS 15000 /* a Job that has not started by then: is the node well? */
+#define NODE_LOOK_MS 15000 /* a Job that is late to start or to end by that: is the node well? */
 #define POD_NEWS_MS  10000 /* how far the watch of Pods may be behind that of Jobs */
 #define IDENTITY_MS  1000
 
 static const struct container_status *runner_container(const struct planning *g)
 {
     return g->in->runner ? pod_container(g->in->runner, STR("runner")) : NULL;
-}
-
-static struct str receipt_kind_message(struct planning *g, const struct receipt *receipt)
-{
-    return plan_printf(g, "%zu result%s in %.*s %.*s", receipt->files.len,
-                       receipt->files.len == 1 ? "" : "s", STR_ARG(receipt->kind),
-                       STR_ARG(receipt->name));
-}
-
-static void add_results(struct planning *g, struct profile_status *s, const struct receipt *receipt)
-{
-    const struct upload_file *files = receipt->files.items;
-    struct result_status *results =
-        arena_array(g->arena, receipt->files.len, sizeof(struct result_status));
-    bool secret = str_is(receipt->kind, "Secret");
-    const struct target_status *targets = s->targets.items;
-    for (size_t i = 0; i < receipt->files.len; i++)
-        results[i] = (struct result_status){
-            .target = targets[0].pod_name,
-            .format = files[i].format,
-            .media_type = files[i].media_type,
-            .encoding = files[i].encoding,
-            .size_bytes = files[i].size_bytes,
-            .sha256 = files[i].sha256,
-            .config_map_name = secret ? STR_NULL : receipt->name,
-            .config_map_key = secret ? STR_NULL : files[i].key,
-            .secret_name = secret ? receipt->name : STR_NULL,
-            .secret_key = secret ? files[i].key : STR_NULL,
-        };
-    s->results = (struct json_array){results, receipt->files.len};
 }
 
 static bool complete(struct planning *g, const struct summary *sum)
@@ -58,9 +28,9 @@ static bool complete(struct planning *g, const struct summary *sum)
     t->reason = s.reason;
     t->message = sum->message;
     plan_status_summary(g, &s, sum);
-    add_results(g, &s, sum->receipt);
+    plan_status_results(g, &s, sum->receipt);
     const char *why = sum->reason ? profile_reason_names[sum->reason] : "Completed";
-    struct str where = receipt_kind_message(g, sum->receipt);
+    struct str where = plan_receipt_place(g, sum->receipt);
     plan_status_condition(g, &s, "TargetResolved", true, "TargetFound", STR(""));
     plan_status_condition(g, &s, "Running", false, why, STR(""));
     plan_status_condition(g, &s, "ResultsStored", true, "Stored", where);
@@ -89,11 +59,11 @@ bool plan_finished_runner(struct planning *g)
     struct summary sum;
     if (!plan_summary(g, &sum))
         return false;
+    if (sum.receipt && !g->in->receipts_known) {
+        g->plan->look_again_ms = IDENTITY_MS;
+        return true;
+    }
     if (sum.reason == REASON_NONE || (sum.reason == REASON_PROCESS_EXITED && sum.receipt)) {
-        if (sum.receipt && !g->in->receipts_known) {
-            g->plan->look_again_ms = IDENTITY_MS;
-            return true;
-        }
         if (sum.receipt && g->in->receipt_valid(g->in->context, g->p->meta.uid, sum.receipt))
             return complete(g, &sum);
         return plan_failf(g, REASON_STORAGE_UNAVAILABLE,
@@ -216,17 +186,20 @@ bool plan_running(struct planning *g)
         return false;
     int64_t started = c->started_ms ? c->started_ms : g->in->now_ms;
     int64_t left = run_deadline_ms(g, started) - g->in->now_ms;
-    if (left <= 0) {
+    int64_t late = g->in->now_ms - started - g->p->spec.sampling.duration_ms;
+    if (left <= 0 || late >= NODE_LOOK_MS) {
         if (ask_node(g))
             return true;
         if (node_gone(g))
             return plan_failf(g, REASON_NODE_LOST, "node %.*s was lost while its profile ran",
                               STR_ARG(node_name(g)));
+    }
+    if (left <= 0)
         return plan_failf(g, REASON_DEADLINE_EXCEEDED,
                           "the profiling Job handed nothing in within %" PRId64 " s of its start",
                           (g->in->now_ms - started) / 1000);
-    }
-    g->plan->look_again_ms = left;
+    int64_t look = late < NODE_LOOK_MS ? NODE_LOOK_MS - late : NODE_LOOK_MS;
+    g->plan->look_again_ms = look < left ? look : left;
     if (g->p->status.phase == PHASE_RUNNING)
         return true;
     struct profile_status s;
