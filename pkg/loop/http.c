@@ -1,5 +1,7 @@
 #include "loop/http.h"
 
+#include <signal.h>
+
 #include "base/alloc.h"
 #include "loop/http_internal.h"
 
@@ -222,6 +224,13 @@ static void call_cancel(struct transport *self, struct http_call *call)
 int http_transport_create(struct loop *l, const char *user_agent, struct transport **ret,
                           struct err *err)
 {
+    /* OpenSSL writes without MSG_NOSIGNAL, and libcurl's own way of ignoring SIGPIPE changes the
+     * whole process at each turn. Blocked in this thread, a connection that broke is just EPIPE. */
+    sigset_t sigpipe;
+    sigemptyset(&sigpipe);
+    sigaddset(&sigpipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &sigpipe, NULL);
+
     CURLSH *share = curl_share_init();
     if (!share)
         return err_set(err, ERR_IO, "cannot set up libcurl");

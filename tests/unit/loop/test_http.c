@@ -557,6 +557,17 @@ static void test_a_dead_connection_is_replaced(void **state)
     assert_int_equal(f->server.n_connections, 5);
 }
 
+/* The signal that OpenSSL's writes bring about on a connection that has been closed. */
+static void test_broken_pipes_end_nobody(void **state)
+{
+    (void)state;
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    close(fds[0]);
+    assert_int_equal(write(fds[1], "x", 1), -1);
+    close(fds[1]);
+}
+
 static void test_parallel_requests_are_bounded(void **state)
 {
     struct fixture *f = *state;
@@ -776,6 +787,7 @@ int main(void)
         TEST(test_timeout),
         TEST(test_connections_are_reused),
         TEST(test_a_dead_connection_is_replaced),
+        TEST(test_broken_pipes_end_nobody),
         TEST(test_parallel_requests_are_bounded),
         TEST(test_cancel),
         TEST(test_an_idle_stream_means_no_wakeups),
