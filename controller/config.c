@@ -167,6 +167,8 @@ static int check_runner(const struct runner_config *r, struct err *err)
                        STR_ARG(r->image_pull_policy));
     if (!r->image.len)
         return err_set(err, ERR_INVALID, "runner.image: is empty; the runner's image is needed");
+    if (!r->service_account_name.len)
+        return err_set(err, ERR_INVALID, "runner.serviceAccountName: is empty");
     for (size_t i = 0; i < r->capabilities.len; i++)
         if (!is_capability(r->capabilities.items[i]))
             return err_set(err, ERR_INVALID,
@@ -183,6 +185,8 @@ static int check_runner(const struct runner_config *r, struct err *err)
 
 static int check_lease(const struct lease_config *l, struct err *err)
 {
+    if (!l->name.len)
+        return err_set(err, ERR_INVALID, "leaderElection.leaseName: is empty");
     if (l->duration_ms <= l->renew_deadline_ms)
         return err_set(err, ERR_INVALID,
                        "leaderElection.leaseDuration: must be longer than renewDeadline");
@@ -192,10 +196,24 @@ static int check_lease(const struct lease_config *l, struct err *err)
     return 0;
 }
 
+static int check_namespaces(const struct json_str_array *list, struct err *err)
+{
+    for (size_t i = 0; i < list->len; i++) {
+        if (!list->items[i].len)
+            return err_set(err, ERR_INVALID, "watchNamespaces[%zu]: is empty", i);
+        for (size_t j = 0; j < i; j++)
+            if (str_eq(list->items[i], list->items[j]))
+                return err_set(err, ERR_INVALID, "watchNamespaces[%zu]: \"%.*s\" is given twice", i,
+                               STR_ARG(list->items[i]));
+    }
+    return 0;
+}
+
 static int check(struct raw_config *raw, struct config *c, struct err *err)
 {
     int r = check_runner(&raw->runner, err);
     if (r < 0 || (r = check_lease(&raw->lease, err)) < 0 ||
+        (r = check_namespaces(&raw->watch_namespaces, err)) < 0 ||
         (r = parse_listen("results.listen", raw->results_listen, &c->results_listen, err)) < 0 ||
         (r = parse_listen("metrics.listen", raw->metrics_listen, &c->metrics_listen, err)) < 0 ||
         (r = parse_bytes("limits.maxResultBytes", raw->max_result_bytes, 64 << 10, 1000 << 10,
@@ -211,9 +229,10 @@ static int check(struct raw_config *raw, struct config *c, struct err *err)
     struct str url = raw->results_url;
     while (str_ends_with(url, STR("/")))
         url.len--;
-    if (url.len && !str_starts_with(url, STR("https://")))
-        return err_set(err, ERR_INVALID, "results.url: \"%.*s\" does not begin with https://",
-                       STR_ARG(url));
+    if (raw->results_url.len &&
+        (url.len <= strlen("https://") || !str_starts_with(url, STR("https://"))))
+        return err_set(err, ERR_INVALID, "results.url: \"%.*s\" is not https:// and a host",
+                       STR_ARG(raw->results_url));
     c->results_url = url.len ? url
                              : str_of(arena_printf(c->arena, "https://pyspy-controller.%.*s.svc:%d",
                                                    STR_ARG(c->namespace_), c->results_listen.port));

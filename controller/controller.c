@@ -6,7 +6,6 @@
 
 #define MAX_IN_FLIGHT 32
 #define RETRY_CAP_MS  15000 /* back-off of one profile is cut here: a person waits for it */
-#define JOB_UNSEEN_MS 5000  /* a Job that the cache does not show by then is looked for again */
 #define UNFINISHED    "status.phase!=Completed,status.phase!=Failed,status.phase!=Cancelled"
 
 const struct kube_resource resource_profiles = {API_GROUP, API_VERSION, API_PLURAL};
@@ -73,8 +72,9 @@ static void tracked_free(struct tracked *t)
 
 static void untrack_if_idle(struct tracked *t)
 {
-    if (t->profile || t->job || t->runner || t->reconcile)
+    if (t->profile || t->job || t->runner || t->reconcile || t->job_created || t->job_unsure)
         return;
+    controller_release(t); /* should its Job appear after all, it is counted then */
     queue_forget(t->controller->queue, str_of(t->uid));
     map_remove(t->controller->tracked, str_of(t->uid));
     tracked_free(t);
@@ -123,8 +123,10 @@ void controller_reconciled(struct tracked *t, bool failed, int64_t look_again_ms
         queue_add_after(c->queue, key, priority, RETRY_CAP_MS);
     } else {
         queue_forget(c->queue, key);
-        if (t->job_created && !t->job)
-            queue_add_after(c->queue, key, QUEUE_NORMAL, JOB_UNSEEN_MS);
+        if (t->job_created && !t->job) {
+            int64_t left = t->job_at_ms + JOB_UNSEEN_MS - loop_now(c->loop);
+            queue_add_after(c->queue, key, QUEUE_NORMAL, left);
+        }
         if (look_again_ms >= 0)
             queue_add_after(c->queue, key, priority, look_again_ms);
     }
@@ -188,20 +190,32 @@ static void wake_waiting(struct controller *c)
     }
 }
 
-static void account_job(struct controller *c, struct tracked *t)
+void controller_reserve(struct tracked *t, struct str node)
+{
+    if (t->job_node)
+        return;
+    t->job_node = str_dup(node);
+    count_job(t->controller, t, 1);
+}
+
+void controller_release(struct tracked *t)
+{
+    if (!t->job_node)
+        return;
+    count_job(t->controller, t, -1);
+    free(TAKE(t->job_node));
+    wake_waiting(t->controller);
+    arm(t->controller);
+}
+
+static void account_job(struct tracked *t)
 {
     _cleanup_(arena_destroyp) struct arena *arena = arena_create(4096);
     struct job job;
-    bool live = t->job && job_decode(arena, t->job->tree, &job, NULL) == 0 && !job_finished(&job);
-    if (live && !t->job_node) {
-        t->job_node = str_dup(job.node_name);
-        count_job(c, t, 1);
-    } else if (!live && t->job_node) {
-        count_job(c, t, -1);
-        free(t->job_node);
-        t->job_node = NULL;
-        wake_waiting(c);
-    }
+    if (t->job && job_decode(arena, t->job->tree, &job, NULL) == 0 && !job_finished(&job))
+        controller_reserve(t, job.node_name);
+    else
+        controller_release(t);
 }
 
 static void job_changed(void *context, enum cache_change change, struct kube_object *old,
@@ -214,8 +228,8 @@ static void job_changed(void *context, enum cache_change change, struct kube_obj
         return;
     struct tracked *t = track(c, uid);
     set_object(&t->job, now);
-    t->job_created = false;
-    account_job(c, t);
+    t->job_created = t->job_unsure = false;
+    account_job(t);
     controller_enqueue(c, uid, c->synced ? QUEUE_URGENT : QUEUE_LOW);
     untrack_if_idle(t);
 }

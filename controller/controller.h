@@ -22,10 +22,12 @@ struct tracked {
     char *uid;
     struct kube_object *profile; /* NULL: gone, or finished */
     struct kube_object *job, *runner;
-    char *job_node;   /* counted in live_jobs_on while the Job runs */
-    bool job_created; /* its creation was answered; the cache does not show it yet */
-    char *written_rv; /* resourceVersion that our last status write replaced: older than what is */
-    char *last_error; /* of the last try to create the Job; for the status */
+    char *job_node;    /* counted in live_jobs_on from its creation to its end */
+    bool job_created;  /* its creation was answered; the cache does not show it yet */
+    bool job_unsure;   /* one may exist that the cache does not show: ask before creating one */
+    int64_t job_at_ms; /* job_created: since when, monotonic */
+    char *written_rv;  /* resourceVersion that our last status write replaced: older than what is */
+    char *last_error;  /* of the last try to create the Job; for the status */
     struct reconcile *reconcile; /* under way; NULL: none */
 };
 
@@ -84,8 +86,16 @@ void controller_deactivate(struct controller *c);
 bool controller_busy(const struct controller *c);
 
 struct tracked *controller_find(const struct controller *c, struct str profile_uid); /* or NULL */
+/* A created Job that the cache does not show by then is asked for. */
+#define JOB_UNSEEN_MS 5000
+
 /* Has it looked at, now or when it leads. */
 void controller_enqueue(struct controller *c, struct str profile_uid, enum queue_priority priority);
+
+/* Counts a Job that is about to be created, so that a burst keeps the limits; released when it
+ * comes to nothing. What is counted already stays so. */
+void controller_reserve(struct tracked *t, struct str node);
+void controller_release(struct tracked *t);
 
 /* Resources that are used. */
 extern const struct kube_resource resource_profiles, resource_jobs, resource_pods, resource_nodes,

@@ -29,11 +29,21 @@ int64_t plan_start_left(const struct planning *g)
     return g->p->meta.creation_ms + g->p->spec.start_deadline_s * 1000 - g->in->now_ms;
 }
 
+/* A Job that was created and is not in the cache must be stopped with the others: asks for it. */
+static bool find_created(struct planning *g)
+{
+    if (g->in->job || !g->in->job_expected || g->in->job_lookup != LOOKUP_NOT_ASKED)
+        return false;
+    return g->plan->get_job = true;
+}
+
 bool plan_fail(struct planning *g, enum profile_reason reason, struct str message)
 {
     const char *name = profile_reason_names[reason];
     bool cancelled = reason == REASON_CANCELLED;
     struct profile_status s;
+    if (find_created(g))
+        return true;
     plan_status_begin(g, &s);
     s.phase = cancelled ? PHASE_CANCELLED : PHASE_FAILED;
     s.reason = str_of(name);
@@ -94,8 +104,10 @@ bool plan_waitf(struct planning *g, enum profile_reason reason, const char *form
     if (g->in->job)
         plan_status_target(g, &s)->phase = PHASE_PENDING;
     bool target_is_why = !g->in->job && reason != REASON_LIMIT_REACHED;
-    plan_status_condition(g, &s, "TargetResolved", !target_is_why,
-                          target_is_why ? name : "TargetFound", target_is_why ? message : STR(""));
+    if (target_is_why || g->in->job || g->in->target)
+        plan_status_condition(g, &s, "TargetResolved", !target_is_why,
+                              target_is_why ? name : "TargetFound",
+                              target_is_why ? message : STR(""));
     plan_status_commit(g, &s);
 
     /* Often at first, when it is likely to come; then ever less, to spare the API server. */
@@ -117,6 +129,8 @@ static bool gone(struct planning *g)
     const struct plan_input *in = g->in;
     if (in->profile && !in->profile->meta.deletion_ms)
         return false;
+    if (find_created(g))
+        return true;
     struct summary sum;
     g->plan->delete_job =
         in->job && !job_finished(in->job) && !in->job->meta.deletion_ms && !plan_summary(g, &sum);

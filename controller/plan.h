@@ -18,8 +18,11 @@ struct plan_input {
     const struct job *job;              /* NULL: none */
     bool job_expected;        /* it was created a moment ago and is not in the cache yet */
     const struct pod *runner; /* the Job's Pod; NULL: none yet */
-    struct str last_error;    /* why the Job could not be created so far; "" none */
-    bool namespace_denied;    /* the namespace carries the label profiling…/deny=true */
+    /* Whether the two above were asked for: the caches, filled by watches of their own, may be
+     * behind what the status was written from. */
+    enum lookup job_lookup, runner_lookup;
+    struct str last_error; /* why the Job could not be created so far; "" none */
+    bool namespace_denied; /* the namespace carries the label profiling…/deny=true */
 
     enum lookup target_lookup;
     const struct pod *target; /* LOOKUP_FOUND */
@@ -30,7 +33,9 @@ struct plan_input {
     int64_t (*live_jobs_on)(void *context, struct str node);
     void *context;
 
-    /* Whether the receipt's MAC is right for this profile. */
+    /* Whether the receipt's MAC is right for this profile; nobody can tell before the key of the
+     * receipts was read. */
+    bool receipts_known;
     bool (*receipt_valid)(void *context, struct str profile_uid, const struct receipt *receipt);
 };
 
@@ -39,6 +44,8 @@ enum plan_event { PLAN_EVENT_NONE, PLAN_EVENT_NORMAL, PLAN_EVENT_WARNING };
 struct plan {
     bool get_target; /* read the target Pod, then plan again */
     bool get_node;   /* read the node, then plan again */
+    bool get_job;    /* look for the Job, then plan again */
+    bool get_runner; /* look for the Job's Pod, then plan again */
     bool create_job; /* for plan_input.target */
     bool delete_job;
     bool write_status;

@@ -5,41 +5,13 @@
 
 #include "controller/job.h"
 
-#define NODE_LOOK_MS 15000 /* a Job that has not started by then: is the node well? */
+#define NODE_LOOK_MS 15000 /* a Job that is late to start or to end by that: is the node well? */
+#define POD_NEWS_MS  10000 /* how far the watch of Pods may be behind that of Jobs */
+#define IDENTITY_MS  1000
 
 static const struct container_status *runner_container(const struct planning *g)
 {
     return g->in->runner ? pod_container(g->in->runner, STR("runner")) : NULL;
-}
-
-static struct str receipt_kind_message(struct planning *g, const struct receipt *receipt)
-{
-    return plan_printf(g, "%zu result%s in %.*s %.*s", receipt->files.len,
-                       receipt->files.len == 1 ? "" : "s", STR_ARG(receipt->kind),
-                       STR_ARG(receipt->name));
-}
-
-static void add_results(struct planning *g, struct profile_status *s, const struct receipt *receipt)
-{
-    const struct upload_file *files = receipt->files.items;
-    struct result_status *results =
-        arena_array(g->arena, receipt->files.len, sizeof(struct result_status));
-    bool secret = str_is(receipt->kind, "Secret");
-    const struct target_status *targets = s->targets.items;
-    for (size_t i = 0; i < receipt->files.len; i++)
-        results[i] = (struct result_status){
-            .target = targets[0].pod_name,
-            .format = files[i].format,
-            .media_type = files[i].media_type,
-            .encoding = files[i].encoding,
-            .size_bytes = files[i].size_bytes,
-            .sha256 = files[i].sha256,
-            .config_map_name = secret ? STR_NULL : receipt->name,
-            .config_map_key = secret ? STR_NULL : files[i].key,
-            .secret_name = secret ? receipt->name : STR_NULL,
-            .secret_key = secret ? files[i].key : STR_NULL,
-        };
-    s->results = (struct json_array){results, receipt->files.len};
 }
 
 static bool complete(struct planning *g, const struct summary *sum)
@@ -56,9 +28,9 @@ static bool complete(struct planning *g, const struct summary *sum)
     t->reason = s.reason;
     t->message = sum->message;
     plan_status_summary(g, &s, sum);
-    add_results(g, &s, sum->receipt);
+    plan_status_results(g, &s, sum->receipt);
     const char *why = sum->reason ? profile_reason_names[sum->reason] : "Completed";
-    struct str where = receipt_kind_message(g, sum->receipt);
+    struct str where = plan_receipt_place(g, sum->receipt);
     plan_status_condition(g, &s, "TargetResolved", true, "TargetFound", STR(""));
     plan_status_condition(g, &s, "Running", false, why, STR(""));
     plan_status_condition(g, &s, "ResultsStored", true, "Stored", where);
@@ -71,18 +43,34 @@ static bool complete(struct planning *g, const struct summary *sum)
     return true;
 }
 
+static bool past_deadline(const struct job *job)
+{
+    return job && job->failed && str_is(job->reason, "DeadlineExceeded");
+}
+
+static bool stopped_by_cluster(const struct planning *g)
+{
+    return g->in->runner->disrupted || past_deadline(g->in->job);
+}
+
 /* The runner has ended and left its summary: done, or failed with its own reason. */
 bool plan_finished_runner(struct planning *g)
 {
     struct summary sum;
     if (!plan_summary(g, &sum))
         return false;
+    if (sum.receipt && !g->in->receipts_known) {
+        g->plan->look_again_ms = IDENTITY_MS;
+        return true;
+    }
     if (sum.reason == REASON_NONE || (sum.reason == REASON_PROCESS_EXITED && sum.receipt)) {
         if (sum.receipt && g->in->receipt_valid(g->in->context, g->p->meta.uid, sum.receipt))
             return complete(g, &sum);
         return plan_failf(g, REASON_STORAGE_UNAVAILABLE,
                           "the profiling Job ended without a valid receipt for its results");
     }
+    if (sum.reason == REASON_CANCELLED && !g->p->spec.cancel && stopped_by_cluster(g))
+        return false; /* plan_failed_job() knows why */
     if (sum.reason == REASON_CANCELLED && !g->p->spec.cancel)
         return plan_failf(g, REASON_PROFILER_FAILED,
                           "the profiling Job was stopped from outside: "
@@ -100,6 +88,21 @@ static bool node_gone(struct planning *g)
 static struct str node_name(const struct planning *g)
 {
     return g->in->job ? g->in->job->node_name : STR("");
+}
+
+/* What the cache does not show may be there all the same. */
+static bool ask_job(struct planning *g)
+{
+    if (g->in->job_lookup != LOOKUP_NOT_ASKED)
+        return false;
+    return g->plan->get_job = true;
+}
+
+static bool ask_runner(struct planning *g)
+{
+    if (g->in->runner_lookup != LOOKUP_NOT_ASKED)
+        return false;
+    return g->plan->get_runner = true;
 }
 
 /* Asks for the node once; true when the caller has to wait for the answer. */
@@ -126,13 +129,11 @@ bool plan_failed_job(struct planning *g)
 {
     const struct plan_input *in = g->in;
     const struct container_status *c = runner_container(g);
-    if (in->runner && in->runner->disrupted) {
-        if (ask_node(g))
-            return true;
+    if (in->runner && in->runner->disrupted)
         return plan_failf(g, REASON_NODE_LOST, "the profiling Pod was removed from node %.*s: %.*s",
-                          STR_ARG(node_name(g)), STR_ARG(in->runner->disruption_message));
-    }
-    if (in->job && in->job->failed && str_is(in->job->reason, "DeadlineExceeded"))
+                          STR_ARG(node_name(g)),
+                          STR_ARG(str_sub(in->runner->disruption_message, 0, 512)));
+    if (past_deadline(in->job))
         return plan_failf(g, REASON_DEADLINE_EXCEEDED,
                           "the profiling Job did not end within its %" PRId64 " s",
                           job_active_deadline_s(&g->p->spec));
@@ -143,16 +144,24 @@ bool plan_failed_job(struct planning *g)
                           "node %.*s refused the profiling Pod: %.*s: %.*s", STR_ARG(node_name(g)),
                           STR_ARG(in->runner->reason),
                           STR_ARG(str_sub(in->runner->message, 0, 512)));
-    if (in->job && in->job->failed) {
-        if (ask_node(g))
-            return true;
-        if (node_gone(g))
-            return plan_failf(g, REASON_NODE_LOST, "node %.*s was lost while its profile ran",
-                              STR_ARG(node_name(g)));
-        return plan_failf(g, REASON_PROFILER_FAILED, "the profiling Job failed: %.*s: %.*s",
-                          STR_ARG(in->job->reason), STR_ARG(in->job->message));
+    if (!in->job || !job_finished(in->job))
+        return false;
+    /* The runner's own words come by another watch, perhaps later. */
+    int64_t since = in->now_ms - in->job->finished_ms;
+    if (since < POD_NEWS_MS) {
+        g->plan->look_again_ms = since < 0 ? POD_NEWS_MS : POD_NEWS_MS - since;
+        return true;
     }
-    return false;
+    if (ask_runner(g) || ask_node(g))
+        return true;
+    if (node_gone(g))
+        return plan_failf(g, REASON_NODE_LOST, "node %.*s was lost while its profile ran",
+                          STR_ARG(node_name(g)));
+    if (in->job->complete)
+        return plan_failf(g, REASON_PROFILER_FAILED,
+                          "the profiling Job ended, but its Pod is gone with what it had to say");
+    return plan_failf(g, REASON_PROFILER_FAILED, "the profiling Job failed: %.*s: %.*s",
+                      STR_ARG(in->job->reason), STR_ARG(str_sub(in->job->message, 0, 512)));
 }
 
 /* Sampling had begun and the Job is gone: nobody will finish it. */
@@ -160,6 +169,8 @@ bool plan_lost_job(struct planning *g)
 {
     if (g->in->job || g->in->job_expected || g->p->status.phase != PHASE_RUNNING)
         return false;
+    if (ask_job(g))
+        return true;
     return plan_failf(g, REASON_PROFILER_FAILED, "the profiling Job was deleted by someone else");
 }
 
@@ -175,17 +186,20 @@ bool plan_running(struct planning *g)
         return false;
     int64_t started = c->started_ms ? c->started_ms : g->in->now_ms;
     int64_t left = run_deadline_ms(g, started) - g->in->now_ms;
-    if (left <= 0) {
+    int64_t late = g->in->now_ms - started - g->p->spec.sampling.duration_ms;
+    if (left <= 0 || late >= NODE_LOOK_MS) {
         if (ask_node(g))
             return true;
         if (node_gone(g))
             return plan_failf(g, REASON_NODE_LOST, "node %.*s was lost while its profile ran",
                               STR_ARG(node_name(g)));
+    }
+    if (left <= 0)
         return plan_failf(g, REASON_DEADLINE_EXCEEDED,
                           "the profiling Job handed nothing in within %" PRId64 " s of its start",
                           (g->in->now_ms - started) / 1000);
-    }
-    g->plan->look_again_ms = left;
+    int64_t look = late < NODE_LOOK_MS ? NODE_LOOK_MS - late : NODE_LOOK_MS;
+    g->plan->look_again_ms = look < left ? look : left;
     if (g->p->status.phase == PHASE_RUNNING)
         return true;
     struct profile_status s;
@@ -235,7 +249,7 @@ bool plan_starting(struct planning *g)
         return plan_fail(g, REASON_IMAGE_PULL_FAILED, message);
     }
     if (g->p->status.phase == PHASE_RUNNING && !g->in->runner) {
-        if (ask_node(g))
+        if (ask_runner(g) || ask_node(g))
             return true;
         return plan_failf(g, node_gone(g) ? REASON_NODE_LOST : REASON_PROFILER_FAILED,
                           "the profiling Pod on node %.*s is gone", STR_ARG(node_name(g)));
@@ -255,10 +269,9 @@ bool plan_starting(struct planning *g)
                           "node %.*s %s; waited for startDeadlineSeconds (%" PRId64 " s)",
                           STR_ARG(node_name(g)), what, g->p->spec.start_deadline_s);
     if (left > 0)
-        return plan_waitf(g, REASON_JOB_START_TIMEOUT,
-                          "the profiling Pod has not started yet on node %.*s: %.*s",
-                          STR_ARG(node_name(g)), c ? (int)c->reason.len : 10,
-                          c && c->reason.len ? c->reason.ptr : "not placed");
+        return plan_waitf(
+            g, REASON_JOB_START_TIMEOUT, "the profiling Pod has not started yet on node %.*s: %.*s",
+            STR_ARG(node_name(g)), STR_ARG(c && c->reason.len ? c->reason : STR("no state yet")));
     return plan_failf(g, REASON_JOB_START_TIMEOUT,
                       "the profiling Pod did not start on node %.*s within startDeadlineSeconds "
                       "(%" PRId64 " s)",

@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 
-#define MAX_CONDITIONS 8
+#define MAX_CONDITIONS 16 /* as the CRD's maxItems */
 
 /* A new status that keeps what the old one said of times, targets and conditions. */
 void plan_status_begin(struct planning *g, struct profile_status *s)
@@ -103,17 +103,64 @@ bool plan_summary(struct planning *g, struct summary *ret)
     return summary_decode(g->arena, c->message, ret, NULL) == 0;
 }
 
+/* The runner lives beside the target and reports what it read there: what the CRD would refuse must
+ * not make the status unwritable. Its lengths are in characters; bytes are never fewer. */
+static int64_t count(int64_t n)
+{
+    return n > 0 ? n : 0;
+}
+
+static int64_t pid(int64_t n)
+{
+    return n > 0 && n <= INT32_MAX ? n : 0;
+}
+
+static struct str one_of(struct str s, const char *const *names)
+{
+    return api_enum_find(names, s) >= 0 ? s : STR_NULL;
+}
+
+static struct str decimal(struct str s)
+{
+    ssize_t point = str_find_char(s, '.');
+    struct str whole = point < 0 ? s : str_sub(s, 0, (size_t)point);
+    struct str fraction = point < 0 ? STR("0") : str_sub(s, (size_t)point + 1, s.len);
+    uint64_t n;
+    bool good = s.len <= 32 && str_to_u64(whole, UINT64_MAX, &n) == 0 &&
+                str_to_u64(fraction, UINT64_MAX, &n) == 0;
+    return good ? s : STR_NULL;
+}
+
+static struct json_array process_list(struct planning *g, const struct json_array *from)
+{
+    struct process_status *list = arena_array(g->arena, from->len, sizeof(*list));
+    if (from->len)
+        memcpy(list, from->items, from->len * sizeof(*list));
+    for (size_t i = 0; i < from->len; i++) {
+        struct process_status *p = &list[i];
+        p->host_pid = pid(p->host_pid);
+        p->pid = pid(p->pid);
+        p->command = str_sub(p->command, 0, 1024);
+        p->python_version = str_sub(p->python_version, 0, 64);
+        p->samples = count(p->samples);
+        p->errors = count(p->errors);
+        p->late = count(p->late);
+    }
+    return (struct json_array){list, from->len};
+}
+
 void plan_status_summary(struct planning *g, struct profile_status *s, const struct summary *sum)
 {
-    (void)g;
+    static const char *const engines[] = {"PySpy", "Native", NULL};
+    static const char *const accuracies[] = {"Full", "GILOnly", "IdleCounted", NULL};
     struct target_status *t = s->targets.items;
-    s->samples = sum->samples;
+    s->samples = count(sum->samples);
     if (sum->start_ms)
         s->start_ms = sum->start_ms;
-    t->container = sum->container;
-    t->engine = sum->engine;
-    t->accuracy = sum->accuracy;
-    t->processes = sum->processes;
-    t->cost_cpu_seconds = sum->cpu_seconds;
-    t->cost_max_memory_bytes = sum->max_memory_bytes;
+    t->container = str_sub(sum->container, 0, 63);
+    t->engine = one_of(sum->engine, engines);
+    t->accuracy = one_of(sum->accuracy, accuracies);
+    t->processes = process_list(g, &sum->processes);
+    t->cost_cpu_seconds = decimal(sum->cpu_seconds);
+    t->cost_max_memory_bytes = count(sum->max_memory_bytes);
 }

@@ -192,11 +192,16 @@ static void job_created(void *context, struct kube_object *object, struct err *e
      */
     if (err->code && err->code != ERR_EXISTS) {
         set_error(t, err->message);
+        if (err->http_status >= 400 && err->http_status < 500)
+            controller_release(t);
+        else
+            t->job_unsure = !t->job; /* it may have been created all the same */
         fail(r, "cannot create the Job", err);
         return;
     }
     set_error(t, NULL);
     t->job_created = !t->job;
+    t->job_at_ms = loop_now(t->controller->loop);
     after_children(r);
 }
 
@@ -212,6 +217,7 @@ static void create_job(struct reconcile *r)
         fail(r, "cannot make the Job", &err);
         return;
     }
+    controller_reserve(r->tracked, r->target.node_name);
     r->call = kube_send(c->client,
                         &(struct kube_request){.verb = KUBE_CREATE,
                                                .resource = &resource_jobs,
@@ -327,6 +333,100 @@ static void get_node(struct reconcile *r)
                   node_read, r);
 }
 
+static void job_item(void *context, struct kube_object *object)
+{
+    struct reconcile *r = context;
+    if (!r->job_object)
+        r->job_object = kube_object_ref(object);
+}
+
+static void jobs_listed(void *context, struct str resource_version, struct str continue_token,
+                        struct err *err)
+{
+    struct reconcile *r = context;
+    struct tracked *t = r->tracked;
+    (void)resource_version;
+    (void)continue_token;
+    r->call = NULL;
+    if (err) {
+        fail(r, "cannot look for the Job", err);
+        return;
+    }
+    struct err decode = ERR_INIT;
+    if (r->job_object && job_decode(r->arena, r->job_object->tree, &r->job, &decode) < 0) {
+        fail(r, "cannot understand the Job", &decode);
+        return;
+    }
+    t->job_unsure = false;
+    t->job_created = r->job_object && !t->job;
+    t->job_at_ms = loop_now(t->controller->loop);
+    if (r->job_object)
+        r->in.job = &r->job;
+    else if (!t->job)
+        controller_release(t);
+    r->in.job_expected = t->job_created;
+    r->in.job_lookup = r->in.job ? LOOKUP_FOUND : LOOKUP_MISSING;
+    run_plan(r);
+}
+
+/* Of this profile, whatever the cache shows: read from the store. */
+static void find(struct reconcile *r, const struct kube_resource *resource,
+                 const struct kube_list_handlers *handlers)
+{
+    const struct controller *c = r->tracked->controller;
+    const char *selector = arena_printf(r->arena, LABEL_PROFILE_UID "=%s", r->tracked->uid);
+    r->call = kube_list(c->client,
+                        &(struct kube_list_options){.resource = resource,
+                                                    .namespace_ = c->config->namespace_,
+                                                    .label_selector = selector},
+                        handlers);
+}
+
+/* For whatever target: a created one never came by the watch, or nobody knows whether it was
+ * created, or it seems to be gone. */
+static void find_job(struct reconcile *r)
+{
+    find(r, &resource_jobs,
+         &(struct kube_list_handlers){.item = job_item, .end = jobs_listed, .context = r});
+}
+
+static void runner_item(void *context, struct kube_object *object)
+{
+    struct reconcile *r = context;
+    kube_object_unref(r->runner_object);
+    r->runner_object = kube_object_ref(object);
+}
+
+static void runners_listed(void *context, struct str resource_version, struct str continue_token,
+                           struct err *err)
+{
+    struct reconcile *r = context;
+    (void)resource_version;
+    (void)continue_token;
+    r->call = NULL;
+    if (err) {
+        fail(r, "cannot look for the Job's Pod", err);
+        return;
+    }
+    struct err decode = ERR_INIT;
+    if (r->runner_object && pod_decode(r->arena, r->runner_object->tree, &r->runner, &decode) < 0) {
+        fail(r, "cannot understand the Job's Pod", &decode);
+        return;
+    }
+    r->in.runner = r->runner_object ? &r->runner : NULL;
+    r->in.runner_lookup = r->runner_object ? LOOKUP_FOUND : LOOKUP_MISSING;
+    run_plan(r);
+}
+
+static void find_runner(struct reconcile *r)
+{
+    kube_object_unref(r->runner_object); /* the cache's */
+    r->runner_object = NULL;
+    r->in.runner = NULL;
+    find(r, &resource_pods,
+         &(struct kube_list_handlers){.item = runner_item, .end = runners_listed, .context = r});
+}
+
 /* 1. What the plan asks for first. */
 static void next_step(struct reconcile *r)
 {
@@ -334,6 +434,10 @@ static void next_step(struct reconcile *r)
         get_target(r);
     else if (r->plan.get_node)
         get_node(r);
+    else if (r->plan.get_job)
+        find_job(r);
+    else if (r->plan.get_runner)
+        find_runner(r);
     else if (r->plan.create_job)
         create_job(r);
     else if (r->plan.delete_job)
@@ -344,6 +448,7 @@ static void next_step(struct reconcile *r)
 
 static void run_plan(struct reconcile *r)
 {
+    r->in.live_jobs = r->tracked->controller->live_jobs;
     plan_profile(r->arena, &r->in, &r->plan);
     /* A cached answer may be old: it is good for going on, not for giving up or waiting. */
     if (r->in.target_lookup != LOOKUP_NOT_ASKED && !r->target_fresh && !r->plan.create_job) {
@@ -395,6 +500,7 @@ static void refuse(struct reconcile *r, const struct err *why)
                                            .namespace_ = o->namespace_,
                                            .uid = o->uid,
                                            .resource_version = o->resource_version};
+    r->profile.spec.ttl_s = -1;
     struct condition *failed = arena_array(arena, 1, sizeof(*failed));
     struct str message = arena_str(arena, str_of(why->message));
     *failed = (struct condition){.type = STR("Failed"),
@@ -430,15 +536,18 @@ void reconcile_start(struct tracked *t)
                .now_ms = clock_wall_ms(loop_clock(c->loop)),
                .job_expected = t->job_created,
                .last_error = str_of(t->last_error),
-               .live_jobs = c->live_jobs,
                .live_jobs_on = live_jobs_on,
                .context = c,
+               .receipts_known = identity_ready(c->identity),
                .receipt_valid = receipt_valid},
     };
     t->reconcile = r;
     struct err err = ERR_INIT;
     if (decode_known(r, &err) < 0)
         refuse(r, &err);
+    else if (!t->job && (t->job_unsure ||
+                         (t->job_created && loop_now(c->loop) - t->job_at_ms >= JOB_UNSEEN_MS)))
+        find_job(r);
     else
         run_plan(r);
 }

@@ -26,7 +26,7 @@ static const char *own_words(const struct pyspy_output *o)
 
 static void judge_samples(const struct pyspy_facts *f, struct outcome *ret)
 {
-    if (f->target_exited || f->output->process_exited)
+    if (f->output->process_exited)
         outcome_set(ret, REASON_PROCESS_EXITED,
                     "the process ended while it was sampled; %lld samples until then are kept",
                     (long long)f->samples);
@@ -113,7 +113,11 @@ void pyspy_judge(const struct pyspy_facts *f, struct outcome *ret)
         judge_samples(f, ret);
     else if (f->target_exited || f->output->process_exited)
         outcome_set(ret, REASON_PROCESS_EXITED,
-                    "the process ended before there was a sample to keep");
+                    "the process ended before there was a sample to keep%s",
+                    WIFSIGNALED(f->wait_status) && !f->timed_out
+                        ? "; the first of its PID namespace, it took py-spy "
+                          "along"
+                        : "");
     else if (!WIFEXITED(f->wait_status))
         judge_signal(f, ret);
     else if (WEXITSTATUS(f->wait_status) != 0)

@@ -17,6 +17,8 @@
 struct pyspy_request {
     pid_t pid;          /* as py-spy's own /proc numbers it */
     bool own_namespace; /* py-spy and the target share their PID namespace */
+    bool joined;        /* … because py-spy enters it */
+    struct str python;  /* version of the target's */
     bool subprocesses;  /* not when they are sampled on their own */
     bool ordered;       /* samples in their order (speedscope) or collapsed (raw) */
 };
@@ -26,12 +28,13 @@ struct pyspy_arguments {
     const char *accuracy;                  /* Full, GILOnly, IdleCounted */
 };
 
-/* Whether these options can be had at all. 0, or a reason of the API with its message. */
-int pyspy_check_options(const struct sampling_spec *sampling, bool own_namespace,
+/* Whether these options can be had at all. 0, or -1 with a reason of the API and its message. */
+int pyspy_check_options(const struct sampling_spec *sampling, const struct pyspy_request *request,
                         struct outcome *ret);
 /* Whether to keep the order of samples: that takes memory for each, collapsed stacks only for each
  * distinct one. threads: of the target. */
-bool pyspy_wants_order(const struct sampling_spec *sampling, bool own_namespace, int threads);
+bool pyspy_wants_order(const struct sampling_spec *sampling, const struct pyspy_request *request,
+                       int threads);
 void pyspy_make_arguments(struct arena *arena, const char *program,
                           const struct sampling_spec *sampling, const struct pyspy_request *request,
                           struct pyspy_arguments *ret);

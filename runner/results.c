@@ -92,8 +92,8 @@ static void drop(struct run *run, struct pack *pack, struct packed *p)
 {
     if (run->outcome.reason != REASON_RESULT_TOO_LARGE)
         outcome_set(&run->outcome, REASON_RESULT_TOO_LARGE,
-                    "%s is %zu bytes compressed, and %lld fit one object; output.s3 would take it, "
-                    "or fewer formats, a shorter duration, a lower rate",
+                    "%s: %zu bytes compressed, with %lld for all formats in one object; output.s3 "
+                    "would take it, or fewer formats, a shorter duration, a lower rate",
                     p->name, p->stored.len, (long long)run->task.max_result_bytes);
     buf_finish(&p->stored);
     size_t index = (size_t)(p - pack->items);
@@ -145,6 +145,18 @@ static void add_file(struct run *run, struct packed *p, struct upload_file *ret)
     };
 }
 
+/* What a reader of the picture must know of what it shows. */
+static struct str accuracy_note(const char *accuracy)
+{
+    struct str name = str_of(accuracy);
+    if (str_is(name, "GILOnly"))
+        return STR("Accuracy GILOnly: the thread that holds the GIL; neither waiting nor native "
+                   "code that has released it");
+    if (str_is(name, "IdleCounted"))
+        return STR("Accuracy IdleCounted: waiting threads count like running ones");
+    return STR("Accuracy Full: every thread that runs");
+}
+
 static void describe(struct run *run)
 {
     const struct task *t = &run->task;
@@ -156,7 +168,7 @@ static void describe(struct run *run)
                           .start_ms = run->start_ms,
                           .duration_ms = run->end_ms - run->start_ms,
                           .rate = t->sampling.rate,
-                          .note = str_of(run->accuracy),
+                          .note = accuracy_note(run->accuracy),
                       });
 }
 

@@ -146,46 +146,49 @@ static int read_task(struct run *run)
     return 0;
 }
 
-static int set_up(struct run *run)
+int run_set_up(struct run *run, const struct options *options)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGCHLD, 0};
     struct err err = ERR_INIT;
-    if (loop_create(&clock_system, &run->loop, &err) < 0 ||
-        loop_signals(run->loop, signals, on_signal, run, &err) < 0)
-        return run_fail(run, REASON_PROFILER_FAILED, "%s", err.message);
-    run->proc = open(run->options->proc, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (run->proc < 0)
-        return run_fail(run, REASON_PROFILER_FAILED, "open %s: %s", run->options->proc,
-                        strerror(errno));
-    return 0;
-}
-
-static int (*const steps[])(struct run *run) = {
-    set_up, read_task, run_find, run_choose, run_sample, run_make_results, run_upload,
-};
-
-int run_main(const struct options *options)
-{
-    struct run run = {
+    *run = (struct run){
         .options = options,
         .arena = arena_create(0),
         .proc = -1,
         .profile = profile_create(NULL),
         .accuracy = "",
     };
-    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
-        if (steps[i](&run) < 0)
-            break;
-    }
-    write_summary(&run);
+    if (loop_create(&clock_system, &run->loop, &err) < 0 ||
+        loop_signals(run->loop, signals, on_signal, run, &err) < 0)
+        return run_fail(run, REASON_PROFILER_FAILED, "%s", err.message);
+    run->proc = open(options->proc, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (run->proc < 0)
+        return run_fail(run, REASON_PROFILER_FAILED, "open %s: %s", options->proc, strerror(errno));
+    return 0;
+}
 
-    for (size_t i = 0; i < run.n_samplers; i++)
-        sampler_finish(&run.samplers[i]);
-    profile_destroy(run.profile);
-    if (run.proc >= 0)
-        close(run.proc);
-    loop_destroy(run.loop);
+void run_finish(struct run *run)
+{
+    for (size_t i = 0; i < run->n_samplers; i++)
+        sampler_finish(&run->samplers[i]);
+    profile_destroy(run->profile);
+    if (run->proc >= 0)
+        close(run->proc);
+    loop_destroy(run->loop);
+    arena_destroy(run->arena);
+}
+
+static int (*const steps[])(struct run *run) = {
+    read_task, run_find, run_choose, run_sample, run_make_results, run_upload,
+};
+
+int run_main(const struct options *options)
+{
+    struct run run;
+    int r = run_set_up(&run, options);
+    for (size_t i = 0; i < ARRAY_SIZE(steps) && r == 0; i++)
+        r = steps[i](&run);
+    write_summary(&run);
     int status = run.receipt ? 0 : 1;
-    arena_destroy(run.arena);
+    run_finish(&run);
     return status;
 }

@@ -68,9 +68,15 @@ bool run_wait(struct run *run, bool (*done)(void *context), void *context, int64
 /* The whole, from the task's text to the summary. Exit status. */
 int run_main(const struct options *options);
 
+/* Loop, signals and /proc. 0, or -1 after run_fail(). */
+int run_set_up(struct run *run, const struct options *options);
+void run_finish(struct run *run); /* whatever of it was set up */
+
 /* The steps. 0, or -1 after run_fail(). */
 int run_find(struct run *run);
 int run_choose(struct run *run);
 int run_sample(struct run *run);
 int run_make_results(struct run *run);
 int run_upload(struct run *run);
+struct transport;
+int run_upload_over(struct run *run, struct transport *transport);

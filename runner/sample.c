@@ -70,8 +70,15 @@ int run_sample(struct run *run)
 {
     run->same_namespace = shares_namespace(run, run->chosen.items[0].process.pid);
     bool own_namespace = run->same_namespace || run->task.join_namespaces;
-    if (pyspy_check_options(&run->task.sampling, own_namespace, &run->outcome) < 0)
-        return -1;
+    for (size_t i = 0; i < run->chosen.len; i++) {
+        struct pyspy_request request = {
+            .own_namespace = own_namespace,
+            .joined = own_namespace && !run->same_namespace,
+            .python = str_of(run->chosen.items[i].python.version),
+        };
+        if (pyspy_check_options(&run->task.sampling, &request, &run->outcome) < 0)
+            return -1;
+    }
 
     run->start_ms = clock_wall_ms(&clock_system);
     run->samplers = arena_array(run->arena, run->chosen.len, sizeof(*run->samplers));
@@ -93,8 +100,13 @@ int run_sample(struct run *run)
         }
     }
     run->end_ms = clock_wall_ms(&clock_system);
-    if (run->samplers[0].arguments.accuracy)
-        run->accuracy = run->samplers[0].arguments.accuracy;
+    for (size_t i = 0; i < run->n_samplers; i++) {
+        /* They differ where a container holds several versions of Python: the narrower one counts.
+         */
+        const char *accuracy = run->samplers[i].arguments.accuracy;
+        if (accuracy && (!run->accuracy[0] || str_is(str_of(accuracy), "GILOnly")))
+            run->accuracy = accuracy;
+    }
     int r = merge(run);
     if (r < 0)
         return r;

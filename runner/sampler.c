@@ -10,10 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_MS      30000 /* to read the symbols of the target; large binaries take seconds */
-#define LATE_MS       1000  /* that it may sample longer than asked for, when it cannot keep up */
-#define KILL_AFTER_MS 3000
-#define LOOK_EVERY_MS 500
+#define START_MS         30000 /* to read the symbols of the target; large binaries take seconds */
+#define LATE_MS          1000 /* that it may sample longer than asked for, when it cannot keep up */
+#define KILL_AFTER_MS    3000
+#define LOOK_EVERY_MS    500
+#define NAMESPACE_END_MS 500
 
 static void end_early(struct sampler *s, int reason, const char *message)
 {
@@ -21,10 +22,15 @@ static void end_early(struct sampler *s, int reason, const char *message)
     s->state = SAMPLER_ENDED;
 }
 
-static bool target_lives(const struct sampler *s)
+static bool target_lives_after(const struct sampler *s, int ms)
 {
     struct pollfd p = {.fd = s->handle.pidfd, .events = POLLIN};
-    return poll(&p, 1, 0) == 0;
+    return poll(&p, 1, ms) == 0;
+}
+
+static bool target_lives(const struct sampler *s)
+{
+    return target_lives_after(s, 0);
 }
 
 static void begin_end(struct sampler *s)
@@ -115,9 +121,13 @@ static int spawn(struct sampler *s, struct err *err)
     struct pyspy_request request = {
         .pid = join ? s->candidate->process.container_pid : s->handle.pid,
         .own_namespace = s->own_namespace,
+        .joined = join,
+        .python = s->status.python_version,
         .subprocesses = sampling->subprocesses && run->chosen.len == 1,
-        .ordered = s->ordered,
     };
+    int threads = 1;
+    proc_thread_count(run->proc, s->handle.pid, &threads, NULL);
+    request.ordered = s->ordered = pyspy_wants_order(sampling, &request, threads);
     pyspy_make_arguments(run->arena, run->options->py_spy, sampling, &request, &s->arguments);
 
     s->profile_fd = memfd_create("profile", MFD_CLOEXEC);
@@ -181,9 +191,6 @@ void sampler_start(struct sampler *s, struct run *run, const struct candidate *c
                   err.message);
         return;
     }
-    int threads = 1;
-    proc_thread_count(run->proc, s->handle.pid, &threads, NULL);
-    s->ordered = pyspy_wants_order(&run->task.sampling, own_namespace, threads);
     r = spawn(s, &err);
     if (r < 0) {
         end_early(s, r == ERR_FORBIDDEN ? REASON_PERMISSION_DENIED : REASON_PROFILER_FAILED,
@@ -247,7 +254,11 @@ void sampler_reaped(struct sampler *s, int wait_status)
         s->began_ms = s->ended_ms;
         s->attached = target_lives(s) || s->output.process_exited;
     }
-    if (!target_lives(s))
+    /* A namespace whose first process ends takes the others along, py-spy among them, before that
+     * process is seen to end. */
+    bool taken_along = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL &&
+                       s->state != SAMPLER_KILLED && s->own_namespace;
+    if (!target_lives_after(s, taken_along ? NAMESPACE_END_MS : 0))
         s->target_exited = true;
     if (WIFSIGNALED(wait_status))
         continue_target(s);
@@ -281,8 +292,13 @@ static int parse_profile(struct sampler *s, struct err *err)
     const struct sampling_spec *sampling = &s->run->task.sampling;
     _cleanup_(buf_finish) struct buf text = BUF_INIT(PYSPY_OUTPUT_MAX);
     int r = read_profile(s, &text, err);
-    if (r < 0 || text.len == 0)
+    if (r < 0)
         return r;
+    /* Without samples raw is empty, but speedscope is not. */
+    if (text.len == 0)
+        return s->ordered && WIFEXITED(s->wait_status) && WEXITSTATUS(s->wait_status) == 0
+                   ? err_set(err, ERR_PROTOCOL, "it is empty")
+                   : 0;
     profile_set_about(s->profile, &(struct profile_about){.rate = sampling->rate});
     if (!sampling->command_lines)
         profile_scrub_process_frames(s->profile);

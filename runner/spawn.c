@@ -48,7 +48,7 @@ static void drop_capabilities(void)
         die("drop capabilities");
 }
 
-static void limit(int resource, rlim_t value)
+static void limit(__rlimit_resource_t resource, rlim_t value)
 {
     struct rlimit l = {value, value};
     if (setrlimit(resource, &l) < 0)

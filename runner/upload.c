@@ -38,7 +38,7 @@ static void refuse(struct attempt *a, const struct http_reply *reply)
     json_parse(arena, reply->body, NULL, &tree, NULL);
     struct str message = json_text(json_get(tree, "message"));
     int reason = api_enum_find(profile_reason_names, json_text(json_get(tree, "reason")));
-    if (reason <= REASON_NONE)
+    if (reason <= REASON_NONE || reason == REASON_INVALID) /* Kubernetes has an Invalid, too */
         reason = reply->status == 413                           ? REASON_RESULT_TOO_LARGE
                  : reply->status >= 500 || reply->status == 429 ? REASON_STORAGE_UNAVAILABLE
                                                                 : REASON_STORAGE_FORBIDDEN;
@@ -178,6 +178,16 @@ static int upload(struct run *run, struct transport *transport, struct str body)
     }
 }
 
+int run_upload_over(struct run *run, struct transport *transport)
+{
+    _cleanup_(buf_finish) struct buf body = BUF_INIT(256u << 20);
+    struct err err = ERR_INIT;
+    upload_write(&body, &run->upload);
+    if (buf_error(&body, "the upload", &err) < 0)
+        return run_fail(run, REASON_RESULT_TOO_LARGE, "%s", err.message);
+    return upload(run, transport, buf_str(&body));
+}
+
 int run_upload(struct run *run)
 {
     struct transport *transport;
@@ -185,9 +195,7 @@ int run_upload(struct run *run)
     if (http_transport_create(run->loop, "pyspy-runner/" PYSPY_OPERATOR_VERSION, &transport, &err) <
         0)
         return run_fail(run, REASON_STORAGE_UNAVAILABLE, "%s", err.message);
-    _cleanup_(buf_finish) struct buf body = BUF_INIT(256u << 20);
-    upload_write(&body, &run->upload);
-    int r = upload(run, transport, buf_str(&body));
+    int r = run_upload_over(run, transport);
     http_transport_destroy(transport);
     return r;
 }

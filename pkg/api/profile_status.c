@@ -36,7 +36,7 @@ static const struct json_field target_status_table[] = {
     {"jobName", JSON_F_STR, offsetof(struct target_status, job_name)},
     {"phase", JSON_F_ENUM, offsetof(struct target_status, phase), .names = profile_phase_names},
     {"reason", JSON_F_STR, offsetof(struct target_status, reason)},
-    {"message", JSON_F_STR, offsetof(struct target_status, message)},
+    {"message", JSON_F_STR, offsetof(struct target_status, message), .max_len = 32768},
     {"engine", JSON_F_STR, offsetof(struct target_status, engine)},
     {"accuracy", JSON_F_STR, offsetof(struct target_status, accuracy)},
     {"processes", JSON_F_ARRAY, offsetof(struct target_status, processes),

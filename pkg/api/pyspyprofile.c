@@ -41,13 +41,14 @@ const char *const profile_format_names[] = {"flamegraph", "speedscope", "raw", "
 #define DEFAULT_DURATION_MS      30000
 #define DEFAULT_RATE             100
 #define DEFAULT_START_DEADLINE_S 120
+#define DEFAULT_TTL_S            604800
 #define NAME_MAX_BYTES           253
 
 static const struct json_field process_spec_table[] = {
     {"select", JSON_F_ENUM, offsetof(struct process_spec, select), .names = process_select_names},
     {"command", JSON_F_STR, offsetof(struct process_spec, command), .max_len = 4096},
-    {"pid", JSON_F_INT, offsetof(struct process_spec, pid), .min = 1, .max = INT32_MAX},
-    {"hostPID", JSON_F_INT, offsetof(struct process_spec, host_pid), .min = 1, .max = INT32_MAX},
+    {"pid", JSON_F_INT, offsetof(struct process_spec, pid), .min = 1, .max = 4194304},
+    {"hostPID", JSON_F_INT, offsetof(struct process_spec, host_pid), .min = 1, .max = 4194304},
     {NULL},
 };
 
@@ -94,13 +95,13 @@ const struct json_field profile_spec_table[] = {
      .table = target_spec_table},
     {"sampling", JSON_F_OBJECT, offsetof(struct profile_spec, sampling),
      .table = sampling_spec_table},
-    {"formats", JSON_F_STR_ARRAY, offsetof(struct profile_spec, format_names), .max_len = 16},
+    {"formats", JSON_F_STR_ARRAY, offsetof(struct profile_spec, format_names), .max_len = 8},
     {"output", JSON_F_OBJECT, offsetof(struct profile_spec, output), .table = output_spec_table},
     {"cancel", JSON_F_BOOL, offsetof(struct profile_spec, cancel)},
     {"startDeadlineSeconds", JSON_F_INT, offsetof(struct profile_spec, start_deadline_s), .min = 1,
      .max = 86400},
     {"ttlSecondsAfterFinished", JSON_F_INT, offsetof(struct profile_spec, ttl_s), .min = 0,
-     .max = INT32_MAX},
+     .max = 315360000},
     {NULL},
 };
 
@@ -167,7 +168,7 @@ int pyspyprofile_decode(struct arena *arena, const struct json *tree, struct pys
                               .rate = DEFAULT_RATE,
                               .subprocesses = true},
                  .start_deadline_s = DEFAULT_START_DEADLINE_S,
-                 .ttl_s = -1},
+                 .ttl_s = DEFAULT_TTL_S},
         .status = {.samples = -1},
     };
     int r = json_decode(arena, tree, pyspyprofile_table, "", JSON_UNKNOWN_IGNORE, &p, err);

@@ -108,7 +108,7 @@ struct profile_spec {
     struct output_spec output;
     bool cancel;
     int64_t start_deadline_s;
-    int64_t ttl_s; /* ttlSecondsAfterFinished; -1 when absent */
+    int64_t ttl_s; /* ttlSecondsAfterFinished */
 };
 
 struct condition {

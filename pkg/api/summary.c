@@ -81,6 +81,18 @@ static void write_cut(struct buf *out, const struct summary *s, size_t n_process
     json_end_object(&w);
 }
 
+/* NUL, which may stand in what a process calls itself, is what our reader refuses: U+FFFD. */
+static void replace_nuls(struct buf *json)
+{
+    for (size_t i = 0; i + 6 <= json->len; i++) {
+        if (json->ptr[i] != '\\')
+            continue;
+        if (memcmp(json->ptr + i, "\\u0000", 6) == 0)
+            memcpy(json->ptr + i, "\\ufffd", 6);
+        i++; /* what it escapes */
+    }
+}
+
 void summary_write(struct buf *out, const struct summary *summary)
 {
     static const size_t message_caps[] = {1024, 256, 64, 0};
@@ -90,6 +102,7 @@ void summary_write(struct buf *out, const struct summary *summary)
             _cleanup_(buf_finish) struct buf text = BUF_INIT(SUMMARY_MAX);
             write_cut(&text, summary, n, message_caps[cap]);
             if (!text.failed) {
+                replace_nuls(&text);
                 buf_append_str(out, buf_str(&text));
                 return;
             }

@@ -15,6 +15,7 @@ struct raw_status {
 
 struct raw_condition {
     struct str type, status, reason, message;
+    int64_t since_ms;
 };
 
 struct raw_container {
@@ -53,6 +54,7 @@ static const struct json_field raw_condition_table[] = {
     {"status", JSON_F_STR, offsetof(struct raw_condition, status)},
     {"reason", JSON_F_STR, offsetof(struct raw_condition, reason)},
     {"message", JSON_F_STR, offsetof(struct raw_condition, message), .max_len = 65536},
+    {"lastTransitionTime", JSON_F_TIME, offsetof(struct raw_condition, since_ms)},
     {NULL},
 };
 
@@ -127,10 +129,11 @@ static const struct raw_condition *find_condition(const struct json_array *condi
     return NULL;
 }
 
-static bool condition_true(const struct json_array *conditions, const char *type)
+/* NULL: not there, or not true. */
+static const struct raw_condition *find_true(const struct json_array *conditions, const char *type)
 {
     const struct raw_condition *c = find_condition(conditions, type);
-    return c && str_is(c->status, "True");
+    return c && str_is(c->status, "True") ? c : NULL;
 }
 
 int pod_decode(struct arena *arena, const struct json *tree, struct pod *ret, struct err *err)
@@ -226,14 +229,21 @@ int job_decode(struct arena *arena, const struct json *tree, struct job *ret, st
     if (r < 0)
         return r;
     struct job job = {.meta = raw.meta, .node_name = raw.node_name};
-    job.complete = condition_true(&raw.conditions, "Complete") ||
-                   condition_true(&raw.conditions, "SuccessCriteriaMet");
-    /* FailureTarget comes first, while the Job controller still waits for the Pod to end. */
-    const struct raw_condition *failed = find_condition(&raw.conditions, "Failed");
-    if (!failed || !str_is(failed->status, "True"))
-        failed = find_condition(&raw.conditions, "FailureTarget");
-    if (failed && str_is(failed->status, "True")) {
+    /* SuccessCriteriaMet and FailureTarget come first, while the Job controller still waits for the
+     * Pod to end. */
+    const struct raw_condition *complete = find_true(&raw.conditions, "Complete");
+    const struct raw_condition *failed = find_true(&raw.conditions, "Failed");
+    if (!complete)
+        complete = find_true(&raw.conditions, "SuccessCriteriaMet");
+    if (!failed)
+        failed = find_true(&raw.conditions, "FailureTarget");
+    if (complete) {
+        job.complete = true;
+        job.finished_ms = complete->since_ms;
+    }
+    if (failed) {
         job.failed = true;
+        job.finished_ms = failed->since_ms;
         job.reason = failed->reason;
         job.message = failed->message;
     }
@@ -265,7 +275,7 @@ int node_decode(struct arena *arena, const struct json *tree, struct node *ret, 
     int r = json_decode(arena, tree, node_table, "", JSON_UNKNOWN_IGNORE, &raw, err);
     if (r < 0)
         return r;
-    struct node node = {.meta = raw.meta, .ready = condition_true(&raw.conditions, "Ready")};
+    struct node node = {.meta = raw.meta, .ready = find_true(&raw.conditions, "Ready") != NULL};
     const struct raw_condition *ready = find_condition(&raw.conditions, "Ready");
     if (ready)
         node.message = ready->message;

@@ -41,6 +41,7 @@ struct job {
     struct str node_name; /* spec.template.spec.nodeName */
     bool complete,
         failed; /* conditions Complete (or SuccessCriteriaMet), Failed (or FailureTarget) */
+    int64_t finished_ms;        /* wall: since when; 0 unknown or not finished */
     struct str reason, message; /* of the failure */
 };
 

@@ -265,7 +265,7 @@ static void list(struct reflector *r)
         .label_selector = r->options.label_selector,
         .field_selector = field_selector(r),
         .metadata_only = r->options.metadata_only,
-        .limit = r->whole_list ? 0 : PAGE_ITEMS,
+        .limit = r->whole_list ? 0 : r->options.page_items,
         .continue_token = r->continue_token,
     };
     /* A continue token carries its version; and of a lost one there is nothing to ask for. */
@@ -333,7 +333,7 @@ static void streaming_failed(struct reflector *r, const struct err *err)
         r->use_watch_list = false;
         go_on(r, LISTING);
     } else {
-        pause_then(r, STREAMING, err);
+        pause_then(r, anew(r), err);
     }
 }
 
@@ -447,6 +447,8 @@ int reflector_create(const struct reflector_options *options, struct reflector *
         return err_set(err, ERR_INVALID, "client, loop, random and resource are required");
     struct reflector *r = xcalloc(1, sizeof(*r));
     r->options = *options;
+    if (!r->options.page_items)
+        r->options.page_items = PAGE_ITEMS;
     r->use_watch_list = !options->no_watch_list;
     r->timer.fire = timer_fired;
     r->backoff = (struct backoff){

@@ -20,6 +20,7 @@ struct reflector_options {
     const char *label_selector, *field_selector;
     bool metadata_only;
     bool field_selector_optional; /* refused (400) by an old API server: go on without it */
+    int64_t page_items;           /* of a list; 0: 500 */
     bool no_watch_list;           /* start with a list even where WatchList is offered */
     /* What is kept of an object: returns a new reference (often a smaller object), or NULL to leave
      * it out. NULL: keep all. Runs before the store changes. */

@@ -100,11 +100,14 @@ static bool reload(struct kube_file_value *v, size_t max)
     struct kube_file_value fresh = {.path = v->path};
     if (kube_file_value_load(&fresh, max, "", NULL))
         return false;
-    bool changed = !str_eq(value_of(&fresh), value_of(v));
+    if (str_eq(value_of(&fresh), value_of(v))) {
+        free(fresh.bytes); /* others hold views of the old bytes until build() */
+        return false;
+    }
     free(v->bytes);
     v->bytes = fresh.bytes;
     v->len = fresh.len;
-    return changed;
+    return true;
 }
 
 static bool has_files(const struct kube_config *c)

@@ -133,12 +133,12 @@ static void retry_due(struct loop_timer *timer)
     send_next(CONTAINER_OF(timer, struct event_recorder, retry));
 }
 
-static void enqueue(struct event_recorder *r, enum kube_verb verb, const char *namespace_,
+static bool enqueue(struct event_recorder *r, enum kube_verb verb, const char *namespace_,
                     const char *name, struct buf *body)
 {
     if (r->n_queued >= r->max_queued || buf_error(body, "an Event", NULL)) {
         r->dropped++;
-        return;
+        return false;
     }
     struct write *w = xcalloc(1, sizeof(*w));
     w->verb = verb;
@@ -148,6 +148,7 @@ static void enqueue(struct event_recorder *r, enum kube_verb verb, const char *n
     list_append(&r->queue, &w->node);
     r->n_queued++;
     send_next(r);
+    return true;
 }
 
 /* Series */
@@ -288,8 +289,8 @@ static void create(struct event_recorder *r, struct str key,
     json_put_str(&w, "note", cut_note(note));
     json_end_object(&w);
 
-    remember(r, key, namespace_, name);
-    enqueue(r, KUBE_CREATE, namespace_, name, &body);
+    if (enqueue(r, KUBE_CREATE, namespace_, name, &body))
+        remember(r, key, namespace_, name);
 }
 
 void event_record(struct event_recorder *r, const struct event_regarding *regarding,

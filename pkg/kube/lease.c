@@ -30,6 +30,7 @@ struct lease {
     char *leader;       /* told by on_leader */
     int64_t renewed_ms; /* when the write that last confirmed us was begun */
     int release_tries;
+    struct err last; /* why the last try failed; code 0: it did not */
     void (*released)(void *context);
     void *released_context;
 };
@@ -177,7 +178,11 @@ static void lose(struct lease *l, const char *why)
 static void deadline_passed(struct loop_timer *timer)
 {
     struct lease *l = CONTAINER_OF(timer, struct lease, deadline);
-    lose(l, "the lease could not be renewed in time");
+    struct err why = l->last;
+    if (!why.code)
+        err_set(&why, ERR_TIMEOUT, "the API server has not answered");
+    err_wrap(&why, "the lease could not be renewed in time");
+    lose(l, why.message);
 }
 
 /* A try: get, then create or update; as the leader the get is left out while the record is known.
@@ -189,6 +194,7 @@ static void written(void *context, struct kube_object *object, struct err *err)
 {
     struct lease *l = context;
     l->call = NULL;
+    l->last = *err;
     if (object)
         see(l, object);
     if (l->role == RELEASING) {
@@ -208,6 +214,7 @@ static void got(void *context, struct kube_object *object, struct err *err)
 {
     struct lease *l = context;
     l->call = NULL;
+    l->last = *err;
     if (object)
         see(l, object);
     if (l->role == RELEASING) {

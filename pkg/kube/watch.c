@@ -91,7 +91,6 @@ static int set_watch(struct kube_call *call, const struct kube_watch_options *o,
     snprintf(seconds, sizeof(seconds), "%lld", (long long)o->timeout_s);
     kube_query_add(&query, "watch", STR("true"));
     kube_query_add(&query, "allowWatchBookmarks", STR("true"));
-    kube_query_add(&query, "timeoutSeconds", str_of(seconds));
     if (o->send_initial_events) {
         kube_query_add(&query, "sendInitialEvents", STR("true"));
         kube_query_add(&query, "resourceVersionMatch", STR("NotOlderThan"));
@@ -102,6 +101,7 @@ static int set_watch(struct kube_call *call, const struct kube_watch_options *o,
         kube_query_add(&query, "labelSelector", str_of(o->label_selector));
     if (o->field_selector && o->field_selector[0])
         kube_query_add(&query, "fieldSelector", str_of(o->field_selector));
+    kube_query_add(&query, "timeoutSeconds", str_of(seconds));
     int failed = kube_path(&path, o->resource, o->namespace_, STR_NULL, NULL, err);
     if (failed)
         return failed;

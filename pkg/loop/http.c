@@ -1,5 +1,7 @@
 #include "loop/http.h"
 
+#include <signal.h>
+
 #include "base/alloc.h"
 #include "loop/http_internal.h"
 
@@ -74,7 +76,12 @@ size_t http_on_body(char *bytes, size_t size, size_t n, void *context)
 static int curl_error(struct http_call *call, CURLcode result, struct err *err)
 {
     const char *text = call->curl_message[0] ? call->curl_message : curl_easy_strerror(result);
+    long os_errno = 0;
     switch (result) {
+    case CURLE_COULDNT_CONNECT: /* curl's text does not say why */
+        curl_easy_getinfo(call->easy, CURLINFO_OS_ERRNO, &os_errno);
+        return err_set(err, ERR_IO, "%s%s%s", text, os_errno ? ": " : "",
+                       os_errno ? strerror((int)os_errno) : "");
     case CURLE_OPERATION_TIMEDOUT:
         return err_set(err, ERR_TIMEOUT, "%s", text);
     case CURLE_URL_MALFORMAT:
@@ -217,6 +224,13 @@ static void call_cancel(struct transport *self, struct http_call *call)
 int http_transport_create(struct loop *l, const char *user_agent, struct transport **ret,
                           struct err *err)
 {
+    /* OpenSSL writes without MSG_NOSIGNAL, and libcurl's own way of ignoring SIGPIPE changes the
+     * whole process at each turn. Blocked in this thread, a connection that broke is just EPIPE. */
+    sigset_t sigpipe;
+    sigemptyset(&sigpipe);
+    sigaddset(&sigpipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &sigpipe, NULL);
+
     CURLSH *share = curl_share_init();
     if (!share)
         return err_set(err, ERR_IO, "cannot set up libcurl");

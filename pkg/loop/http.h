@@ -5,7 +5,7 @@
 #include "loop/loop.h"
 #include "loop/transport.h"
 
-/* user_agent: copied. */
+/* user_agent: copied. Blocks SIGPIPE in the calling thread, which must be the loop's. */
 int http_transport_create(struct loop *l, const char *user_agent, struct transport **ret,
                           struct err *err);
 /* Before its loop, and not inside a call-back of the transport. Cancels what is under way. */

@@ -9,7 +9,7 @@
 #include "loop/loop_internal.h"
 
 enum {
-    HTTP_PARALLEL = 32, /* requests under way at once, streams and urgent ones aside */
+    HTTP_PARALLEL = 16, /* requests under way at once, streams and urgent ones aside */
     HTTP_SPARE = 8,     /* easy handles kept for the next requests */
     HTTP_MAX_ERROR_BODY = 1024 * 1024,
 };

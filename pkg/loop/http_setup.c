@@ -168,6 +168,7 @@ int http_setup(struct http_call *call, const struct http_request *request, struc
     curl_easy_setopt(easy, CURLOPT_USERAGENT, call->owner->user_agent);
     curl_easy_setopt(easy, CURLOPT_URL, request->url);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     /* The HTTP/2 code of libcurl 7.88 does not notice a dead peer. */
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);

@@ -12,6 +12,8 @@
 #include "base/list.h"
 #include "loop/loop_internal.h"
 
+#define MAX_CONNECTIONS 1024L
+
 struct post {
     struct post *next;
     void (*fn)(void *arg);
@@ -54,8 +56,9 @@ int loop_create(const struct clock *clock, struct loop **ret, struct err *err)
     CURLM *multi = curl_multi_init();
     if (!multi)
         return err_set(err, ERR_IO, "cannot set up libcurl");
-    /* Watches hold their connections; a burst of writes keeps some more for the next one. */
-    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, 32L);
+    /* What runs at a time bounds them. This bound counts connections in use as well, and libcurl
+     * closes an idle one for each that exceeds it: a handshake a request. */
+    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, MAX_CONNECTIONS);
 
     struct loop *l = xcalloc(1, sizeof(*l));
     l->clock = clock;

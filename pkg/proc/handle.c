@@ -11,9 +11,10 @@ int proc_hold(int proc, const struct proc_process *process, struct str container
 {
     struct proc_handle h = {.pid = process->pid, .start_time = process->start_time};
     h.pidfd = (int)syscall(SYS_pidfd_open, process->pid, 0u);
+    if (h.pidfd < 0 && errno == ESRCH)
+        return err_set(err, ERR_NOT_FOUND, "process %d has ended", (int)process->pid);
     if (h.pidfd < 0)
-        return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "hold process %d",
-                             (int)process->pid);
+        return err_set_errno(err, errno, "hold process %d", (int)process->pid);
 
     struct proc_stat stat;
     int r = proc_stat_read(proc, h.pid, &stat, err);

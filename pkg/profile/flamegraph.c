@@ -159,7 +159,7 @@ static void put_frames(struct drawing *d)
         if (wide)
             put_frame(d, n, depth, x);
         if (wide && node->first) {
-            grow(&left, &cap, (size_t)depth + 1, sizeof(*left));
+            left = grow(left, &cap, (size_t)depth + 1, sizeof(*left));
             left[depth++] = x;
             n = node->first;
             continue;
@@ -284,7 +284,8 @@ int profile_write_flamegraph(const struct profile *p, struct buf *out, struct er
 
     tree_build(&t, p);
     /* Wider and wider frames only, until the drawing fits. */
-    for (double least = FIRST_LEAST; !fits; least *= 2) {
+    for (int doubled = 0; !fits; doubled++) {
+        double least = FIRST_LEAST * (1 << doubled);
         _cleanup_(buf_finish) struct buf svg = BUF_INIT(room);
         struct drawing d = {.p = p, .t = &t, .out = &svg, .least = least};
 

@@ -7,16 +7,15 @@
 
 #define MAX_THREADS 100000
 
-void grow(void *array, size_t *cap, size_t need, size_t size)
+void *grow(void *array, size_t *cap, size_t need, size_t size)
 {
-    if (need <= *cap)
-        return;
+    if (array && need <= *cap)
+        return array;
     size_t n = *cap ? *cap * 2 : 64;
     if (n < need)
         n = need;
-    void **p = array;
-    *p = xrealloc(*p, n, size);
     *cap = n;
+    return xrealloc(array, n, size);
 }
 
 void pairs_init(struct pairs *t)
@@ -107,8 +106,12 @@ struct profile *profile_create(const struct profile_limits *limits)
     p->frame_index = map_create();
     p->thread_index = map_create();
     pairs_init(&p->node_index);
+<<<<<<< HEAD
     pairs_init(&p->tally_index);
     grow(&p->nodes, &p->nodes_cap, 1, sizeof(*p->nodes));
+=======
+    p->nodes = grow(p->nodes, &p->nodes_cap, 1, sizeof(*p->nodes));
+>>>>>>> main
     p->nodes[0] = (struct node){.key = {NODE_NONE, NODE_NONE}};
     p->n_nodes = 1;
     p->title = xstrdup("");
@@ -125,6 +128,7 @@ void profile_destroy(struct profile *p)
     free(p->threads);
     free(p->frames);
     free(p->nodes);
+    free(p->recent);
     pairs_finish(&p->node_index);
     pairs_finish(&p->tally_index);
     free(p->tallies);
@@ -180,7 +184,7 @@ int profile_add_frame(struct profile *p, const struct profile_frame *frame, uint
     }
     if (p->n_frames >= p->limits.max_frames)
         return err_set(err, ERR_TOO_LARGE, "more than %zu different frames", p->limits.max_frames);
-    grow(&p->frames, &p->frames_cap, p->n_frames + 1, sizeof(*p->frames));
+    p->frames = grow(p->frames, &p->frames_cap, p->n_frames + 1, sizeof(*p->frames));
     p->frames[p->n_frames] = (struct profile_frame){
         .function = arena_str(p->arena, function),
         .file = arena_str(p->arena, frame->file),
@@ -201,7 +205,7 @@ int profile_add_thread(struct profile *p, struct str label, uint32_t *ret, struc
     }
     if (p->n_threads >= MAX_THREADS)
         return err_set(err, ERR_TOO_LARGE, "more than %d threads", MAX_THREADS);
-    grow(&p->threads, &p->threads_cap, p->n_threads + 1, sizeof(*p->threads));
+    p->threads = grow(p->threads, &p->threads_cap, p->n_threads + 1, sizeof(*p->threads));
     p->threads[p->n_threads] = (struct thread){.label = arena_str(p->arena, label)};
     map_set(p->thread_index, label, (void *)(uintptr_t)(p->n_threads + 1));
     *ret = (uint32_t)p->n_threads++;
@@ -220,7 +224,7 @@ int profile_child(struct profile *p, uint32_t parent, uint32_t frame, uint32_t *
     if (p->n_nodes >= p->limits.max_nodes)
         return err_set(err, ERR_TOO_LARGE, "a call tree of more than %zu nodes",
                        p->limits.max_nodes);
-    grow(&p->nodes, &p->nodes_cap, p->n_nodes + 1, sizeof(*p->nodes));
+    p->nodes = grow(p->nodes, &p->nodes_cap, p->n_nodes + 1, sizeof(*p->nodes));
     p->nodes[p->n_nodes] = (struct node){.key = {parent, frame}};
     pairs_add(&p->node_index, p->nodes, sizeof(*p->nodes), (uint32_t)p->n_nodes);
     *ret = (uint32_t)p->n_nodes++;
@@ -296,7 +300,7 @@ int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t w
     if (same) {
         last->weight += (uint32_t)weight;
     } else {
-        grow(&t->runs, &t->cap, t->len + 1, sizeof(*t->runs));
+        t->runs = grow(t->runs, &t->cap, t->len + 1, sizeof(*t->runs));
         t->runs[t->len++] = (struct run){node, (uint32_t)weight};
         p->n_runs++;
         if (p->unordered)
@@ -318,13 +322,23 @@ int profile_add_sample(struct profile *p, uint32_t thread, const uint32_t *frame
         return err_set(err, ERR_INVALID, "no thread %" PRIu32, thread);
     if (!depth)
         return err_set(err, ERR_INVALID, "a sample without frames");
-    size_t from = depth > p->limits.max_depth ? depth - p->limits.max_depth : 0;
-    for (size_t i = from; i < depth; i++) {
+    if (depth > p->limits.max_depth) {
+        frames += depth - p->limits.max_depth;
+        depth = p->limits.max_depth;
+    }
+    /* Stacks in a row mostly begin alike: what they share needs no look-up. */
+    size_t i = 0;
+    while (i < depth && i < p->n_recent && p->recent[i].frame == frames[i])
+        node = p->recent[i++].node;
+    p->recent = grow(p->recent, &p->recent_cap, depth, sizeof(*p->recent));
+    p->n_recent = i;
+    for (; i < depth; i++) {
         if (frames[i] >= p->n_frames)
             return err_set(err, ERR_INVALID, "no frame %" PRIu32, frames[i]);
         int r = profile_child(p, node, frames[i], &node, err);
         if (r)
             return r;
+        p->recent[p->n_recent++] = (struct step){frames[i], node};
     }
     return profile_add_run(p, thread, node, weight, err);
 }
@@ -356,7 +370,7 @@ size_t profile_path(const struct profile *p, uint32_t node, uint32_t **path, siz
 
     for (uint32_t n = node; n; n = p->nodes[n].key.a)
         depth++;
-    grow(path, cap, depth, sizeof(**path));
+    *path = grow(*path, cap, depth, sizeof(**path));
     for (size_t i = depth; i > 0; i--, node = p->nodes[node].key.a)
         (*path)[i - 1] = p->nodes[node].key.b;
     return depth;
@@ -365,7 +379,7 @@ size_t profile_path(const struct profile *p, uint32_t node, uint32_t **path, siz
 static int merge_thread(struct profile *p, const struct thread *from, const uint32_t *nodes,
                         struct str prefix, struct err *err)
 {
-    uint32_t thread;
+    uint32_t thread = 0;
     _cleanup_(freep) char *label =
         prefix.len && from->label.len
             ? xasprintf("%.*s: %.*s", STR_ARG(prefix), STR_ARG(from->label))
@@ -385,7 +399,7 @@ int profile_merge(struct profile *p, const struct profile *other, struct str pre
     int r = 0;
 
     if (prefix.len && other->samples) {
-        uint32_t frame;
+        uint32_t frame = 0;
         r = profile_add_frame(p, &(struct profile_frame){.function = prefix}, &frame, err);
         if (!r)
             r = profile_child(p, 0, frame, &nodes[0], err);

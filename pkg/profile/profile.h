@@ -64,12 +64,13 @@ void profile_set_about(struct profile *p, const struct profile_about *about);
  *
  * Which to record? speedscope: it keeps the threads (with and without --threads) and each one's
  * order, whole file names, and is unambiguous. raw has none of these and replaces neither ';' nor
- * line ends in names, so a command line (--subprocesses) that holds line ends and numbers can be
- * taken for stacks. But raw's size is that of the different stacks, while py-spy keeps every sample
- * until the end and then copies them: about 500 bytes of its memory a sample at a depth of 20
- * (61,082 samples: 35 MB), and 50 bytes of file. In a container of 256 MiB that is 400,000 samples:
- * 1 h at 100 Hz of one busy thread, 80 s of 50. Record raw where duration x rate x threads may pass
- * PROFILE_SPEEDSCOPE_SAMPLES; chrometrace and speedscope are then without order. */
+ * line ends in names, so a command line (--subprocesses) that holds both and numbers can be taken
+ * for stacks (where it is to be scrubbed, the reader refuses instead). But raw's size is that of
+ * the different stacks, while py-spy keeps every sample until the end and then copies them: about
+ * 500 bytes of its memory a sample at a depth of 20 (61,082 samples: 35 MB), and 50 bytes of file.
+ * In a container of 256 MiB that is 400,000 samples: 1 h at 100 Hz of one busy thread, 80 s of 50.
+ * Record raw where duration x rate x threads may pass PROFILE_SPEEDSCOPE_SAMPLES; chrometrace and
+ * speedscope are then without order. */
 #define PROFILE_SPEEDSCOPE_SAMPLES 300000
 
 /* "a (f.py:1);b (f.py:2) 17" a line. */
@@ -91,7 +92,9 @@ int profile_merge(struct profile *p, const struct profile *other, struct str pre
  * chrometrace: B and E events in microseconds. A thread's n-th sample stands at n / rate: py-spy
  *   leaves out looks at which a thread was idle, so threads do not line up unless it ran --idle.
  * flamegraph: one SVG, root on top, without anything from elsewhere. It grows no larger than about
- *   800 KB: frames narrower than 0.1 % (more, where need be) are left out, and it says how many. */
+ *   800 KB: frames narrower than 0.1 % (more, where need be) are left out, and it says how many. It
+ * is a document (or an image), not to be pasted into a page: its style sheet takes all of it. A
+ * view can be linked to: #s=TEXT searches, &x=N zooms. */
 int profile_write_raw(const struct profile *p, struct buf *out, struct err *err);
 int profile_write_speedscope(const struct profile *p, struct buf *out, struct err *err);
 int profile_write_chrometrace(const struct profile *p, struct buf *out, struct err *err);

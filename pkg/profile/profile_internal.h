@@ -46,6 +46,11 @@ struct tally {
     uint32_t run;        /* of the thread */
 };
 
+/* One frame of a stack and the node that stands for the stack up to it. */
+struct step {
+    uint32_t frame, node;
+};
+
 struct thread {
     struct str label;
     struct run *runs;
@@ -62,6 +67,8 @@ struct profile {
     struct pairs node_index;
     struct node *nodes;
     size_t n_nodes, nodes_cap;
+    struct step *recent; /* the stack that was added last */
+    size_t n_recent, recent_cap;
     struct map *thread_index; /* label → thread + 1 */
     struct thread *threads;
     size_t n_threads, threads_cap;
@@ -76,8 +83,8 @@ struct profile {
     int64_t start_ms, duration_ms, rate;
 };
 
-/* Grows *array so that it holds `need` items of `size` bytes. */
-void grow(void *array, size_t *cap, size_t need, size_t size);
+/* The array, moved where need be so that it holds `need` items of `size` bytes. */
+void *grow(void *array, size_t *cap, size_t need, size_t size) __attribute__((returns_nonnull));
 int profile_child(struct profile *p, uint32_t parent, uint32_t frame, uint32_t *ret,
                   struct err *err);
 int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t weight,

@@ -71,6 +71,7 @@ struct reader {
     uint32_t thread;
     uint32_t *path;
     size_t depth, cap;
+    size_t with_process, without_process; /* records */
 };
 
 static int push(struct reader *r, const struct profile_frame *f, struct err *err)
@@ -80,7 +81,7 @@ static int push(struct reader *r, const struct profile_frame *f, struct err *err
 
     if (rc)
         return rc;
-    grow(&r->path, &r->cap, r->depth + 1, sizeof(*r->path));
+    r->path = grow(r->path, &r->cap, r->depth + 1, sizeof(*r->path));
     r->path[r->depth++] = index;
     return 0;
 }
@@ -115,6 +116,13 @@ static int read_record(struct reader *r, struct str record, struct err *err)
         return err_set(err, ERR_INVALID, "a count that is not 1 to 4294967295");
     struct str stack = str_sub(record, 0, (size_t)space);
     size_t processes = processes_len(stack);
+
+    /* With --subprocesses every stack begins with its process. One that does not is the rest of a
+     * command line that looked finished in its middle: better no profile than that as frames. */
+    r->with_process += processes > 0;
+    r->without_process += processes == 0;
+    if (r->p->scrub && r->with_process && r->without_process)
+        return err_set(err, ERR_INVALID, "a stack without its process among stacks with theirs");
     int rc = push_processes(r, str_sub(stack, 0, processes), err);
 
     stack = str_sub(stack, processes, stack.len);

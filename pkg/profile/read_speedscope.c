@@ -65,7 +65,7 @@ static int read_frame(struct reader *r, struct str text, struct err *err)
     rc = profile_add_frame(r->p, &f, &index, err);
     if (rc)
         return rc;
-    grow(&r->frames, &r->frames_cap, r->n_frames + 1, sizeof(*r->frames));
+    r->frames = grow(r->frames, &r->frames_cap, r->n_frames + 1, sizeof(*r->frames));
     r->frames[r->n_frames++] = index;
     return 0;
 }
@@ -112,7 +112,7 @@ static int read_stack(struct reader *r, struct scan *s, size_t *ret_depth, struc
             return rc;
         if (i >= r->n_frames)
             return err_set(err, ERR_INVALID, "byte %zu: no frame %u", s->pos, i);
-        grow(&r->path, &r->path_cap, depth + 1, sizeof(*r->path));
+        r->path = grow(r->path, &r->path_cap, depth + 1, sizeof(*r->path));
         r->path[depth++] = r->frames[i];
     }
     if (more < 0)
@@ -122,7 +122,7 @@ static int read_stack(struct reader *r, struct scan *s, size_t *ret_depth, struc
 
         if (r->no_frames == NODE_NONE && (rc = profile_add_frame(r->p, &none, &r->no_frames, err)))
             return rc;
-        grow(&r->path, &r->path_cap, 1, sizeof(*r->path));
+        r->path = grow(r->path, &r->path_cap, 1, sizeof(*r->path));
         r->path[depth++] = r->no_frames;
     }
     *ret_depth = depth;
@@ -171,8 +171,8 @@ static int read_samples(struct reader *r, uint32_t thread, struct str samples, s
     if ((rc = scan_enter(&s, '[', err)) || (rc = scan_enter(&w, '[', err)))
         return rc;
     for (;;) {
-        size_t depth;
-        double weight;
+        size_t depth = 0;
+        double weight = 0;
 
         if ((more_s = scan_next(&s, ']', &first_s, err)) < 0)
             return more_s;

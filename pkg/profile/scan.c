@@ -53,6 +53,12 @@ static bool is_scalar(int c)
            c == '+' || c == '.';
 }
 
+/* Bytes that cannot change the nesting. */
+static bool is_filler(int c)
+{
+    return is_scalar(c) || c == ',' || c == ':' || c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
 /* What stands inside is checked by whoever reads it; here only brackets and strings count. */
 int scan_value(struct scan *s, struct str *ret, struct err *err)
 {
@@ -60,31 +66,36 @@ int scan_value(struct scan *s, struct str *ret, struct err *err)
     int depth = 0, c = peek(s);
     size_t start = s->pos;
 
-    if (!(c == '{' || c == '[' || c == '"' || is_scalar(c)))
+    if (is_scalar(c)) {
+        while (s->pos < s->text.len && is_scalar((unsigned char)s->text.ptr[s->pos]))
+            s->pos++;
+    } else if (c == '"') {
+        if (skip_string(s, err))
+            return ERR_INVALID;
+    } else if (c != '{' && c != '[') {
         return fail(s, "a value", err);
-    do {
-        c = peek(s);
-        if (c == '"') {
-            if (skip_string(s, err))
-                return ERR_INVALID;
-        } else if (c == '{' || c == '[') {
-            if (depth == MAX_DEPTH)
-                return fail(s, "no more than 64 levels", err);
-            close[depth++] = c == '{' ? '}' : ']';
-            s->pos++;
-        } else if (c == '}' || c == ']') {
-            if (c != close[--depth])
-                return fail(s, "the other bracket", err);
-            s->pos++;
-        } else if (is_scalar(c)) {
-            while (s->pos < s->text.len && is_scalar((unsigned char)s->text.ptr[s->pos]))
+    } else {
+        do {
+            while (s->pos < s->text.len && is_filler((unsigned char)s->text.ptr[s->pos]))
                 s->pos++;
-        } else if (c == ',' || c == ':') {
-            s->pos++;
-        } else {
-            return fail(s, "a value", err);
-        }
-    } while (depth);
+            c = peek(s);
+            if (c == '"') {
+                if (skip_string(s, err))
+                    return ERR_INVALID;
+            } else if (c == '{' || c == '[') {
+                if (depth == MAX_DEPTH)
+                    return fail(s, "no more than 64 levels", err);
+                close[depth++] = c == '{' ? '}' : ']';
+                s->pos++;
+            } else if (c == '}' || c == ']') {
+                if (!depth || c != close[--depth])
+                    return fail(s, "the other bracket", err);
+                s->pos++;
+            } else {
+                return fail(s, "a value", err);
+            }
+        } while (depth);
+    }
     *ret = str_sub(s->text, start, s->pos - start);
     return 0;
 }
@@ -150,14 +161,15 @@ int scan_index(struct scan *s, uint32_t *ret, struct err *err)
 int scan_number(struct scan *s, double *ret, struct err *err)
 {
     char text[40], *end;
-    struct str v;
+    struct str v = STR_NULL;
     size_t start;
 
     peek(s);
     start = s->pos;
     if (scan_value(s, &v, err))
         return ERR_INVALID;
-    if (v.len < sizeof(text) && (v.ptr[0] == '-' || (v.ptr[0] >= '0' && v.ptr[0] <= '9'))) {
+    if (v.len && v.len < sizeof(text) &&
+        (v.ptr[0] == '-' || (v.ptr[0] >= '0' && v.ptr[0] <= '9'))) {
         memcpy(text, v.ptr, v.len);
         text[v.len] = '\0';
         double d = strtod(text, &end);

@@ -100,7 +100,7 @@ static void put_thread(const struct profile *p, const struct thread *t, struct i
             same++;
         for (; n_open > same; n_open--)
             put_end(w, ids, ts);
-        grow(&open, &open_cap, depth, sizeof(*open));
+        open = grow(open, &open_cap, depth, sizeof(*open));
         for (; n_open < depth; n_open++) {
             open[n_open] = path[n_open];
             put_begin(w, ids, ts, &p->frames[path[n_open]]);

@@ -9,7 +9,7 @@ static void put_stack(const struct tree *t, uint32_t node, struct buf *out, uint
     size_t depth = 0;
 
     for (uint32_t n = node; n; n = t->nodes[n].key.a) {
-        grow(path, cap, depth + 1, sizeof(**path));
+        *path = grow(*path, cap, depth + 1, sizeof(**path));
         (*path)[depth++] = t->nodes[n].key.b;
     }
     while (depth-- > 0) {

@@ -107,7 +107,8 @@ int profile_write_speedscope(const struct profile *p, struct buf *out, struct er
         written++;
     }
     json_end_array(&w);
-    json_put_int(&w, "activeProfileIndex", (int64_t)active);
+    if (written)
+        json_put_int(&w, "activeProfileIndex", (int64_t)active);
     json_end_object(&w);
     return buf_error(out, "the speedscope profile", err);
 }

@@ -154,6 +154,7 @@ static void make_reflector(struct scenario *s)
         o.field_selector = "spec.colour!=red", s->selector.fields = STR("spec.colour!=red");
     o.metadata_only = below(s, 3) == 0;
     o.no_watch_list = below(s, 2);
+    o.page_items = 1 + (int64_t)below(s, NAMES);
     if (below(s, 2))
         o.transform = shrink;
     sim_apiserver_set_watch_list(s->server, below(s, 2));

@@ -211,7 +211,7 @@ static void many_stacks_stay_small(void **state)
             seed = seed * 6364136223846793005u + 1442695040888963407u;
             buf_appendf(&text, ";function_%d (package_%d/module.py:%d)",
                         (int)((seed >> 33) % (depth < 3 ? 3 : 500)), (int)((seed >> 45) % 9),
-                        i % 900 + 1);
+                        (int)((seed >> 40) % 5) + 1);
         }
         buf_appendf(&text, " %d\n", 1 + i % 17);
     }
@@ -226,7 +226,7 @@ static void the_threshold_rises_until_it_fits(void **state)
 {
     _cleanup_(profile_destroyp) struct profile *p = profile_create(NULL);
     _cleanup_(buf_finish) struct buf svg, text = BUF_INIT(MAX_OUT);
-    struct buf small = BUF_INIT(60000), tiny = BUF_INIT(10000);
+    struct buf small = BUF_INIT(40000), tiny = BUF_INIT(10000);
     struct err err = ERR_INIT;
 
     (void)state;

@@ -100,6 +100,27 @@ static void command_lines_are_scrubbed(void **state)
     }
 }
 
+/* Command lines that seem to end in their middle: refused, so that their rest is not taken for
+ * names of functions. */
+static void broken_command_lines_are_refused(void **state)
+{
+    static const char *const rows[] = {
+        "process 1:\"echo \"a\" 4\nsecret 5\n\";f (a.py:1) 7\n",
+        "process 1:\"a\";secret b 4\nmore\";f (a.py:1) 1\n",
+        "process 1:\"ok\";f (a.py:1) 1\nsecret 3\n",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        _cleanup_(profile_destroyp) struct profile *p = profile_create(NULL);
+        struct err err = ERR_INIT;
+        profile_scrub_process_frames(p);
+        assert_int_equal(profile_read_raw(p, str_of(rows[i]), &err), ERR_INVALID);
+        assert_non_null(strstr(err.message, "a stack without its process"));
+        assert_null(strstr(err.message, "secret"));
+    }
+}
+
 static void command_lines_are_kept_when_wanted(void **state)
 {
     static const char *const names[] = {"all.raw", "all.speedscope"};
@@ -301,6 +322,7 @@ int main(void)
         cmocka_unit_test(counts_are_those_of_pyspy),
         cmocka_unit_test(weights_become_samples),
         cmocka_unit_test(command_lines_are_scrubbed),
+        cmocka_unit_test(broken_command_lines_are_refused),
         cmocka_unit_test(command_lines_are_kept_when_wanted),
         cmocka_unit_test(raw_lines),
         cmocka_unit_test(raw_errors_tell_the_line),
