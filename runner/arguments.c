@@ -13,9 +13,11 @@ static bool knows_thread_ids(struct str version)
 int pyspy_check_options(const struct sampling_spec *sampling, const struct pyspy_request *request,
                         struct outcome *ret)
 {
-    if (sampling->engine == ENGINE_NATIVE) {
-        outcome_set(ret, REASON_PROFILER_FAILED,
-                    "sampling.engine: Native is not in this version; use Auto or PySpy");
+    if (sampling->engine == ENGINE_NATIVE && sampling->native) {
+        outcome_set(
+            ret, REASON_PROFILER_FAILED,
+            "sampling.native: only py-spy reads native stacks; use sampling.engine: Auto or "
+            "PySpy");
         return -1;
     }
     if (sampling->native && sampling->nonblocking) {

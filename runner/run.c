@@ -84,6 +84,17 @@ static double seconds(const struct timeval *t)
     return (double)t->tv_sec + (double)t->tv_usec / 1e6;
 }
 
+/* Where Auto had to take both, it is py-spy: what is said of its accuracy holds for all. */
+static struct str engine(const struct run *run)
+{
+    if (run->n_samplers == 0)
+        return STR_NULL;
+    for (size_t i = 0; i < run->n_samplers; i++)
+        if (!run->samplers[i].native)
+            return STR("PySpy");
+    return STR("Native");
+}
+
 static void sum_up(const struct run *run, struct buf *out)
 {
     struct rusage own = {0}, children = {0};
@@ -101,7 +112,7 @@ static void sum_up(const struct run *run, struct buf *out)
         .reason = run->outcome.reason,
         .message = str_of(run->outcome.message),
         .container = run->chosen.len ? run->chosen.items[0].container : STR_NULL,
-        .engine = run->n_samplers ? STR("PySpy") : STR_NULL,
+        .engine = engine(run),
         .accuracy = str_of(run->accuracy),
         .start_ms = run->start_ms,
         .end_ms = run->end_ms,

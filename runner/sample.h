@@ -1,7 +1,8 @@
-/* One py-spy at one process: held, started, watched, ended, its profile read. A state machine that
- * the loop's call-backs drive. */
+/* One sampler, our own or py-spy, at one process: held, started, watched, ended, its profile read.
+ * A state machine that the loop's call-backs drive. */
 #pragma once
 
+#include "runner/native.h"
 #include "runner/pyspy.h"
 
 enum sampler_state {
@@ -20,6 +21,7 @@ struct sampler {
     enum sampler_state state;
     bool own_namespace, ordered;
 
+    struct native *native; /* our own; NULL: py-spy, which the next ones are about */
     pid_t child;
     int profile_fd; /* memory; py-spy's --output */
     struct loop_watch output_watch, target_watch;
@@ -38,7 +40,8 @@ struct sampler {
     struct process_status status; /* for the summary */
 };
 
-/* Holds the target and starts py-spy. When that fails, the sampler is at its end with an outcome.
+/* Holds the target and starts its sampler. When that fails, the sampler is at its end with an
+ * outcome.
  */
 void sampler_start(struct sampler *s, struct run *run, const struct candidate *candidate,
                    bool own_namespace);

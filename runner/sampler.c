@@ -37,6 +37,11 @@ static void begin_end(struct sampler *s)
 {
     if (s->state != SAMPLER_STARTING && s->state != SAMPLER_SAMPLING)
         return;
+    if (s->native) {
+        native_stop(s->native);
+        s->state = SAMPLER_ENDING;
+        return;
+    }
     /* It is our child and not reaped, so the number is its own. */
     kill(s->child, SIGINT);
     s->state = SAMPLER_ENDING;
@@ -84,7 +89,7 @@ static void on_target_exit(struct loop_watch *watch)
     loop_watch_remove(s->run->loop, watch);
     watch->fd = -1;
     loop_timer_disarm(s->run->loop, &s->look);
-    if (s->state == SAMPLER_STARTING || s->state == SAMPLER_SAMPLING)
+    if (!s->native && (s->state == SAMPLER_STARTING || s->state == SAMPLER_SAMPLING))
         loop_timer_arm(s->run->loop, &s->deadline, KILL_AFTER_MS);
 }
 
@@ -145,6 +150,44 @@ static int spawn(struct sampler *s, struct err *err)
     return r;
 }
 
+static void on_native_end(void *context);
+
+/* Whether our own sampler is at work, or the run of this process has ended. Where the options leave
+ * the choice, py-spy takes what ours does not know. */
+static bool start_native(struct sampler *s)
+{
+    struct run *run = s->run;
+    const struct sampling_spec *sampling = &run->task.sampling;
+    struct err err = ERR_INIT;
+    if (!native_wanted(sampling))
+        return false;
+    if (!sampling->command_lines)
+        profile_scrub_process_frames(s->profile);
+    int r = native_start(run, s->handle.pid, sampling->subprocesses && run->chosen.len == 1,
+                         s->profile, on_native_end, s, &s->native, &err);
+    if (r == ERR_INVALID && sampling->engine == ENGINE_AUTO) {
+        log_info("py-spy samples this process", LOG_I("pid", s->handle.pid), LOG_ERR(&err));
+        return false;
+    }
+    if (r < 0) {
+        end_early(s,
+                  r == ERR_NOT_FOUND   ? REASON_PROCESS_EXITED
+                  : r == ERR_FORBIDDEN ? REASON_PERMISSION_DENIED
+                  : r == ERR_INVALID   ? REASON_UNSUPPORTED_PYTHON
+                                       : REASON_PROFILER_FAILED,
+                  err.message);
+        return true;
+    }
+    s->arguments.accuracy = native_accuracy(sampling);
+    s->state = SAMPLER_SAMPLING;
+    s->attached = true;
+    s->began_ms = clock_monotonic_ms(&clock_system);
+    s->target_watch.fd = s->handle.pidfd;
+    loop_watch_add(run->loop, &s->target_watch);
+    loop_timer_arm(run->loop, &s->look, LOOK_EVERY_MS);
+    return true;
+}
+
 static int hold(struct sampler *s, struct err *err)
 {
     const struct candidate *c = s->candidate;
@@ -191,6 +234,8 @@ void sampler_start(struct sampler *s, struct run *run, const struct candidate *c
                   err.message);
         return;
     }
+    if (start_native(s))
+        return;
     r = spawn(s, &err);
     if (r < 0) {
         end_early(s, r == ERR_FORBIDDEN ? REASON_PERMISSION_DENIED : REASON_PROFILER_FAILED,
@@ -227,6 +272,34 @@ static void release(struct sampler *s)
     }
     loop_timer_disarm(loop, &s->deadline);
     loop_timer_disarm(loop, &s->look);
+}
+
+static void on_native_end(void *context)
+{
+    struct sampler *s = context;
+    s->ended_ms = clock_monotonic_ms(&clock_system);
+    if (!target_lives(s))
+        s->target_exited = true;
+    release(s);
+    s->state = SAMPLER_ENDED;
+}
+
+static void collect_native(struct sampler *s)
+{
+    struct record_result result = native_result(s->native);
+    struct native_facts facts = {
+        .result = &result,
+        .samples = profile_samples(s->profile),
+        .gil = s->run->task.sampling.gil,
+        .cancelled = s->cancelled,
+        .target_stopped = s->target_stopped,
+        .target_exited = result.exited,
+    };
+    profile_set_about(s->profile, &(struct profile_about){.rate = s->run->task.sampling.rate});
+    native_judge(&facts, &s->outcome);
+    s->status.samples = facts.samples;
+    s->status.errors = result.counts.errors;
+    s->status.late = result.late;
 }
 
 /* A tracer that is killed between PTRACE_ATTACH and the stop that it asked for leaves a SIGSTOP
@@ -314,6 +387,10 @@ static int parse_profile(struct sampler *s, struct err *err)
 
 void sampler_collect(struct sampler *s)
 {
+    if (s->native) {
+        collect_native(s);
+        return;
+    }
     if (s->child == 0)
         return; /* never started; the outcome is known */
     const struct sampling_spec *sampling = &s->run->task.sampling;
@@ -348,6 +425,8 @@ void sampler_collect(struct sampler *s)
 
 void sampler_finish(struct sampler *s)
 {
+    native_destroy(s->native);
+    s->native = NULL;
     if (s->child > 0 && s->state != SAMPLER_ENDED && s->state != SAMPLER_IDLE) {
         kill(s->child, SIGKILL);
         waitpid(s->child, NULL, 0);

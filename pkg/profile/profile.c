@@ -106,12 +106,8 @@ struct profile *profile_create(const struct profile_limits *limits)
     p->frame_index = map_create();
     p->thread_index = map_create();
     pairs_init(&p->node_index);
-<<<<<<< HEAD
     pairs_init(&p->tally_index);
-    grow(&p->nodes, &p->nodes_cap, 1, sizeof(*p->nodes));
-=======
     p->nodes = grow(p->nodes, &p->nodes_cap, 1, sizeof(*p->nodes));
->>>>>>> main
     p->nodes[0] = (struct node){.key = {NODE_NONE, NODE_NONE}};
     p->n_nodes = 1;
     p->title = xstrdup("");
@@ -247,7 +243,7 @@ static void tally_set(struct profile *p, uint32_t thread, uint32_t node, uint32_
         p->tallies[i].run = run;
         return;
     }
-    grow(&p->tallies, &p->tallies_cap, p->n_tallies + 1, sizeof(*p->tallies));
+    p->tallies = grow(p->tallies, &p->tallies_cap, p->n_tallies + 1, sizeof(*p->tallies));
     p->tallies[p->n_tallies] = (struct tally){{thread, node}, run};
     pairs_add(&p->tally_index, p->tallies, sizeof(*p->tallies), (uint32_t)p->n_tallies++);
 }

@@ -1,0 +1,28 @@
+/* Our own sampler at one process, on a thread of its own: the loop must not wait for looks, nor
+ * looks for the loop. The thread owns the profile until the loop was told that it has ended. */
+#pragma once
+
+#include "runner/run.h"
+#include "sample/record.h"
+
+struct native;
+
+/* Whether these options are for our sampler. */
+bool native_wanted(const struct sampling_spec *sampling);
+/* Full, GILOnly or IdleCounted. */
+const char *native_accuracy(const struct sampling_spec *sampling);
+/* Opens the process and starts. done is called on the loop when it has ended, by itself or stopped.
+ * Errors as of target_open(): ERR_INVALID is for another sampler to try. */
+int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *profile,
+                 void (*done)(void *context), void *context, struct native **ret, struct err *err);
+void native_stop(struct native *n);
+struct record_result native_result(const struct native *n); /* once it has ended */
+void native_destroy(struct native *n);                      /* stops first; NULL is fine */
+
+/* What the way it ended means. */
+struct native_facts {
+    const struct record_result *result;
+    int64_t samples;
+    bool gil, cancelled, target_stopped, target_exited;
+};
+void native_judge(const struct native_facts *facts, struct outcome *ret);

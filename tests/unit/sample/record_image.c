@@ -1,0 +1,64 @@
+/* record_image PID > FILE: what two looks at a process read of it, for tests/data/sample and the
+ * fuzzer's corpus. The process should sleep meanwhile. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "sample/sample_internal.h"
+
+struct recorder {
+    struct memory_reader reader;
+    struct memory_process process;
+};
+
+/* One read tells no more than its pieces; larger ones are cut so that gaps do not get lost. */
+static ssize_t record(struct memory_reader *self, const struct iovec *local,
+                      const struct iovec *remote, size_t n)
+{
+    struct recorder *r = (struct recorder *)(void *)self;
+    ssize_t got = r->process.reader.read(&r->process.reader, local, remote, n);
+    for (size_t i = 0; got > 0 && i < n; i++) {
+        uint64_t address = (uint64_t)(uintptr_t)remote[i].iov_base;
+        uint32_t len = (uint32_t)local[i].iov_len;
+        fwrite(&address, sizeof(address), 1, stdout);
+        fwrite(&len, sizeof(len), 1, stdout);
+        fwrite(local[i].iov_base, len, 1, stdout);
+    }
+    return got;
+}
+
+static void ignore(void *context, const struct sample_thread *t)
+{
+    (void)context, (void)t;
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = ERR_INIT;
+    struct symbols symbols;
+    int64_t pid = 0, minor = 0;
+    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (argc != 2 || str_to_i64(str_of(argv[1]), 1, INT32_MAX, &pid) < 0 ||
+        symbols_find(proc, (pid_t)pid, &symbols, &err) < 0) {
+        fprintf(stderr, "record_image PID: %s\n", err.message);
+        return 1;
+    }
+    struct str version = str_of(symbols.version);
+    str_cut(&version, '.');
+    str_to_i64(str_cut(&version, '.'), 0, 99, &minor);
+    uint8_t header[4] = {(uint8_t)minor};
+    fwrite(header, sizeof(header), 1, stdout);
+    fwrite(&symbols.runtime, sizeof(symbols.runtime), 1, stdout);
+
+    struct recorder r = {.reader = {.read = record}};
+    memory_process_init(&r.process, (pid_t)pid);
+    _cleanup_(target_closep) struct target *t = NULL;
+    if (target_open_memory(&r.reader, symbols.runtime, (unsigned)minor, &(struct sample_options){0},
+                           &t, &err) < 0 ||
+        target_look(t, ignore, NULL, &err) < 0 || target_look(t, ignore, NULL, &err) < 0) {
+        fprintf(stderr, "record_image: %s\n", err.message);
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,149 @@
+/* What 3.13 and later say about themselves, made up word by word, and the checked-in table. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "sample/offsets.h"
+
+#define WORDS 100
+
+static void put(uint64_t *words, unsigned minor, uint64_t free_threaded)
+{
+    memset(words, 0, WORDS * sizeof(*words));
+    memcpy(words, "xdebugpy", 8);
+    words[1] = 0x03000000u | minor << 16;
+    words[2] = free_threaded;
+    size_t at = 3, threads_main = minor >= 14, stackpointer = minor >= 14, set = minor >= 14;
+    words[at + 2] = 632; /* interpreters.head */
+    at += 3;
+    words[at + 2] = 7264; /* next */
+    words[at + 3] = 7344; /* threads.head */
+    at += 8 + threads_main;
+    words[at] = 7400;     /* ceval.gil */
+    words[at + 1] = 9000; /* _gil */
+    words[at + 3] = 9016;
+    words[at + 4] = 9008;
+    at += 5;
+    const uint64_t thread[] = {304, 0, 8, 16, 72, 152, 160, 232, 36};
+    memcpy(words + at, thread, sizeof(thread));
+    at += 9;
+    const uint64_t frame[] = {88, 8, 0, 56, 72, 70};
+    memcpy(words + at, frame, sizeof(frame));
+    at += 6 + stackpointer;
+    const uint64_t code[] = {216, 112, 120, 128, 136, 68, 52, 96, 104, 208};
+    memcpy(words + at, code, sizeof(code));
+    at += 10;
+    words[at + 1] = 8; /* ob_type */
+    at += 2 + 4 + 3 + 3 + (set ? 4 : 0) + 3 + 2 + 3;
+    words[at + 1] = 16; /* bytes */
+    words[at + 2] = 32;
+    at += 3;
+    const uint64_t text[] = {64, 32, 16, 40};
+    memcpy(words + at, text, sizeof(text));
+}
+
+static void test_described(void **state)
+{
+    (void)state;
+    for (unsigned minor = 13; minor <= 14; minor++) {
+        uint64_t words[WORDS];
+        struct python_offsets o;
+        put(words, minor, 0);
+        assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, NULL), 0);
+        assert_int_equal(o.minor, minor);
+        assert_int_equal(o.runtime_interpreters, 632);
+        assert_int_equal(o.interpreter_next, 7264);
+        assert_int_equal(o.interpreter_threads, 7344);
+        assert_int_equal(o.interpreter_gil, 7400);
+        assert_int_equal(o.gil_locked, 16);
+        assert_int_equal(o.gil_holder, 8);
+        assert_int_equal(o.thread_next, 8);
+        assert_int_equal(o.thread_frame, 72);
+        assert_int_equal(o.thread_pthread, 152);
+        assert_int_equal(o.thread_native, 160);
+        assert_int_equal(o.thread_chunk, 232);
+        assert_int_equal(o.frame_previous, 8);
+        assert_int_equal(o.frame_instruction, 56);
+        assert_int_equal(o.frame_owner, 70);
+        assert_int_equal(o.code_file, 112);
+        assert_int_equal(o.code_qualname, 128);
+        assert_int_equal(o.code_lines, 136);
+        assert_int_equal(o.code_first_line, 68);
+        assert_int_equal(o.code_bytes, 208);
+        assert_int_equal(o.object_type, 8);
+        assert_int_equal(o.bytes_bytes, 32);
+        assert_int_equal(o.text_state, 32);
+        assert_int_equal(o.text_length, 16);
+        assert_int_equal(o.text_compact, 56);
+    }
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    uint64_t words[WORDS];
+    struct python_offsets o = {.minor = 99};
+    struct err err = ERR_INIT;
+    put(words, 13, 1);
+    assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, &err), ERR_INVALID);
+    assert_non_null(strstr(err.message, "free-threaded"));
+    put(words, 15, 0);
+    assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, &err), ERR_INVALID);
+    assert_non_null(strstr(err.message, "3.15"));
+    put(words, 13, 0);
+    for (size_t len = 8; len < 80 * 8; len += 8)
+        assert_int_equal(
+            offsets_from_runtime((uint8_t *)words, len > 71 * 8 ? 71 * 8 : len, &o, NULL),
+            ERR_INVALID);
+    words[0]++;
+    assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, NULL),
+                     ERR_NOT_FOUND);
+    assert_int_equal(o.minor, 99);
+}
+
+/* Every single word out of proportion is noticed where it is used. */
+static void test_proportion(void **state)
+{
+    (void)state;
+    uint64_t words[WORDS];
+    size_t refused = 0;
+    for (size_t i = 3; i < 80; i++) {
+        struct python_offsets o;
+        put(words, 13, 0);
+        words[i] = UINT64_C(1) << 40;
+        refused += offsets_from_runtime((uint8_t *)words, sizeof(words), &o, NULL) == ERR_INVALID;
+    }
+    assert_true(refused >= 29);
+}
+
+static void test_table(void **state)
+{
+    (void)state;
+    for (unsigned minor = 8; minor <= 12; minor++) {
+        const struct python_offsets *o = offsets_find(minor);
+        assert_non_null(o);
+        assert_int_equal(o->minor, minor);
+        assert_int_equal(o->thread_native != 0, minor >= 11);
+        assert_int_equal(o->runtime_gil != 0, minor <= 11);
+        assert_int_equal(o->interpreter_gil != 0, minor >= 12);
+        assert_int_equal(o->thread_frame == 0, minor >= 11);
+        assert_int_equal(o->code_qualname != 0, minor >= 11);
+    }
+    assert_null(offsets_find(7));
+    assert_null(offsets_find(13));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_described),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_proportion),
+        cmocka_unit_test(test_table),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

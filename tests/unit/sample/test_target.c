@@ -1,0 +1,324 @@
+/* Real interpreters: every CPython 3.8 and later that the machine has (PATH, Debian's own, those of
+ * pyenv) runs programs whose stacks are known. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "sample/record.h"
+#include "sample/sample_internal.h"
+
+#define PYTHONS_MAX 32
+
+static char *pythons[PYTHONS_MAX];
+static size_t n_pythons;
+static int proc = -1;
+
+struct child {
+    pid_t pid;
+    int out;
+};
+
+/* Runs the program and waits until it has said "ready". */
+static struct child start(const char *python, const char *program)
+{
+    int fds[2];
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(fds[1], STDOUT_FILENO);
+        unsetenv("LD_PRELOAD");
+        execl(python, "python3", "-c", program, NULL);
+        _exit(127);
+    }
+    close(fds[1]);
+    char c = 0;
+    if (read(fds[0], &c, 1) != 1)
+        fail_msg("%s did not get ready", python);
+    return (struct child){pid, fds[0]};
+}
+
+static void end(struct child *c)
+{
+    kill(c->pid, SIGKILL);
+    waitpid(c->pid, NULL, 0);
+    close(c->out);
+}
+
+static void find_pythons(void)
+{
+    const char *home = getenv("HOME");
+    char pattern[512];
+    snprintf(pattern, sizeof(pattern), "%s/.pyenv/versions/3.*/bin/python3", home ? home : "");
+    glob_t found = {0};
+    glob(pattern, 0, NULL, &found);
+    glob("/usr/bin/python3", GLOB_APPEND, NULL, &found);
+    glob("/usr/local/bin/python3", GLOB_APPEND, NULL, &found);
+    for (size_t i = 0; i < found.gl_pathc && n_pythons < PYTHONS_MAX; i++) {
+        char command[600];
+        snprintf(command, sizeof(command),
+                 "'%s' -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null",
+                 found.gl_pathv[i]);
+        if (system(command) == 0)
+            pythons[n_pythons++] = xstrdup(found.gl_pathv[i]);
+    }
+    globfree(&found);
+}
+
+struct seen {
+    struct buf text; /* "function:line" of each frame, innermost first, then "." */
+    size_t stacks, busy;
+};
+
+static void see(void *context, const struct sample_thread *t)
+{
+    struct seen *s = context;
+    s->stacks++;
+    for (size_t i = 0; i < t->depth; i++)
+        buf_appendf(&s->text, "%.*s:%d ", STR_ARG(t->frames[i]->function), (int)t->frames[i]->line);
+    buf_append_cstr(&s->text, ". ");
+}
+
+static void count_busy(void *context, const struct sample_thread *t)
+{
+    struct seen *s = context;
+    s->stacks++;
+    for (size_t i = 0; i < t->depth; i++)
+        if (str_is(t->frames[i]->function, "spin")) {
+            s->busy++;
+            break;
+        }
+}
+
+static struct target *opened(const char *python, pid_t pid, const struct sample_options *options)
+{
+    struct target *t = NULL;
+    struct err err = ERR_INIT;
+    if (target_open(proc, pid, options, &t, &err) < 0)
+        fail_msg("%s: %s", python, err.message);
+    return t;
+}
+
+static const char sleeper[] = "import time, sys\n"            /* 1 */
+                              "def inner():\n"                /* 2 */
+                              "    print('ready', flush=1)\n" /* 3 */
+                              "    time.sleep(1000)\n"        /* 4 */
+                              "class K:\n"                    /* 5 */
+                              "    def method(self):\n"       /* 6 */
+                              "        return [\n"            /* 7 */
+                              "            inner(),\n"        /* 8 */
+                              "            2]\n"              /* 9 */
+                              "def gen():\n"                  /* 10 */
+                              "    yield 1\n"                 /* 11 */
+                              "    yield K().method()\n"      /* 12 */
+                              "def deep(n):\n"                /* 13 */
+                              "    if n:\n"                   /* 14 */
+                              "        return deep(n - 1)\n"  /* 15 */
+                              "    for x in gen():\n"         /* 16 */
+                              "        pass\n"                /* 17 */
+                              "deep(3)\n";                    /* 18 */
+
+/* Functions by qualified name from 3.11 on, and the line of each call. */
+static void test_stack(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < n_pythons; i++) {
+        struct child c = start(pythons[i], sleeper);
+        usleep(50000);
+        struct target *t = opened(pythons[i], c.pid, &(struct sample_options){.idle = true});
+        for (int look = 0; look < 3; look++) {
+            struct seen s = {.text = BUF_INIT(4096)};
+            assert_int_equal(target_look(t, see, &s, NULL), 0);
+            unsigned minor = (unsigned)strtoul(target_version(t) + 2, NULL, 10);
+            _cleanup_(freep) char *want =
+                xasprintf("inner:4 %s:8 gen:12 deep:16 deep:15 deep:15 deep:15 <module>:18 . ",
+                          minor >= 11 ? "K.method" : "method");
+            if (strcmp(buf_cstr(&s.text), want) != 0)
+                fail_msg("%s: %s\nnot: %s", pythons[i], buf_cstr(&s.text), want);
+            buf_finish(&s.text);
+        }
+        struct sample_counts counts = target_counts(t);
+        assert_int_equal(counts.errors, 0);
+        assert_int_equal(counts.stacks, 3);
+        target_close(t);
+        end(&c);
+    }
+}
+
+/* Nobody is counted who does not run; a frame object's chain 800 deep is read whole. */
+static void test_idle_and_deep(void **state)
+{
+    (void)state;
+    const char *program = "import time, sys\n"
+                          "sys.setrecursionlimit(5000)\n"
+                          "def deep(n):\n"
+                          "    if n: deep(n - 1)\n"
+                          "    print('ready', flush=1)\n"
+                          "    time.sleep(1000)\n"
+                          "deep(800)\n";
+    for (size_t i = 0; i < n_pythons; i++) {
+        struct child c = start(pythons[i], program);
+        usleep(50000);
+        struct target *t = opened(pythons[i], c.pid, &(struct sample_options){0});
+        struct seen s = {.text = BUF_INIT(1)};
+        for (int look = 0; look < 20; look++)
+            assert_int_equal(target_look(t, see, &s, NULL), 0);
+        assert_int_equal(s.stacks, 0);
+        target_close(t);
+
+        t = opened(pythons[i], c.pid, &(struct sample_options){.idle = true});
+        s = (struct seen){.text = BUF_INIT(65536)};
+        assert_int_equal(target_look(t, see, &s, NULL), 0);
+        size_t frames = 0;
+        for (struct str rest = buf_str(&s.text); rest.ptr;)
+            frames += str_starts_with(str_cut(&rest, ' '), STR("deep:"));
+        if (frames != 801)
+            fail_msg("%s: %zu frames of 801", pythons[i], frames);
+        buf_finish(&s.text);
+        target_close(t);
+        end(&c);
+    }
+}
+
+/* One thread spins, thirty sleep: the sleepers get no samples. With gil only the spinning one. */
+static void test_threads(void **state)
+{
+    (void)state;
+    const char *program =
+        "import threading, time\n"
+        "def sleep():\n"
+        "    while True: time.sleep(100)\n"
+        "for i in range(30): threading.Thread(target=sleep, daemon=True).start()\n"
+        "def spin():\n"
+        "    x = 0\n"
+        "    while True: x += 1\n"
+        "print('ready', flush=1)\n"
+        "spin()\n";
+    for (size_t i = 0; i < n_pythons; i++) {
+        struct child c = start(pythons[i], program);
+        usleep(100000);
+        for (int gil = 0; gil < 2; gil++) {
+            struct target *t = opened(pythons[i], c.pid, &(struct sample_options){.gil = gil});
+            struct seen s = {0};
+            for (int look = 0; look < 50; look++) {
+                assert_int_equal(target_look(t, count_busy, &s, NULL), 0);
+                usleep(2000);
+            }
+            if (s.busy < 45 || s.stacks != s.busy)
+                fail_msg("%s: gil %d: %zu of %zu samples are of the thread that runs", pythons[i],
+                         gil, s.busy, s.stacks);
+            target_close(t);
+        }
+        struct target *t = opened(pythons[i], c.pid, &(struct sample_options){.idle = true});
+        struct seen s = {0};
+        assert_int_equal(target_look(t, count_busy, &s, NULL), 0);
+        assert_true(s.stacks >= 30 && s.stacks <= 31);
+        target_close(t);
+        end(&c);
+    }
+}
+
+/* The target ends, or becomes another program, while it is sampled. */
+static void test_ends(void **state)
+{
+    (void)state;
+    if (n_pythons == 0)
+        return;
+    struct err err = ERR_INIT;
+    struct child c = start(pythons[0], sleeper);
+    struct target *t = opened(pythons[0], c.pid, &(struct sample_options){.idle = true});
+    struct seen s = {.text = BUF_INIT(65536)};
+    assert_int_equal(target_look(t, see, &s, &err), 0);
+    end(&c);
+    assert_int_equal(target_look(t, see, &s, &err), ERR_NOT_FOUND);
+    target_close(t);
+
+    c = start(pythons[0], "import os, time\n"
+                          "print('ready', flush=1)\n"
+                          "time.sleep(0.5)\n"
+                          "os.execv('/bin/sleep', ['sleep', '100'])\n");
+    t = opened(pythons[0], c.pid, &(struct sample_options){.idle = true});
+    int r = 0;
+    for (int i = 0; i < 300 && r == 0; i++) {
+        r = target_look(t, see, &s, &err);
+        usleep(10000);
+    }
+    assert_int_equal(r, ERR_CONFLICT);
+    target_close(t);
+    buf_finish(&s.text);
+    end(&c);
+}
+
+static void test_not_python(void **state)
+{
+    (void)state;
+    struct target *t = NULL;
+    struct err err = ERR_INIT;
+    assert_int_equal(target_open(proc, getpid(), &(struct sample_options){0}, &t, &err),
+                     ERR_INVALID);
+    assert_null(t);
+}
+
+/* A child made by fork() is found and sampled; the parent waits and has no samples. */
+static void test_children(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < n_pythons; i++) {
+        struct child c = start(pythons[i], "import os\n"
+                                           "def spin():\n"
+                                           "    while True: pass\n"
+                                           "pid = os.fork()\n"
+                                           "if pid == 0: spin()\n"
+                                           "print('ready', flush=1)\n"
+                                           "os.waitpid(pid, 0)\n");
+        _cleanup_(profile_destroyp) struct profile *profile = profile_create(NULL);
+        struct record_options options = {.rate = 100, .duration_ms = 1500, .subprocesses = true};
+        struct record *r = NULL;
+        struct err err = ERR_INIT;
+        assert_int_equal(record_create(proc, c.pid, &options, profile, &r, &err), 0);
+        record_run(r);
+        struct record_result result = record_result(r);
+        _cleanup_(buf_finish) struct buf raw = BUF_INIT(65536);
+        assert_int_equal(profile_write_raw(profile, &raw, NULL), 0);
+        if (result.processes != 2 || profile_samples(profile) < 50 ||
+            !strstr(buf_cstr(&raw), ";spin (<string>:3) "))
+            fail_msg("%s: %d processes, %d samples:\n%s", pythons[i], (int)result.processes,
+                     (int)profile_samples(profile), buf_cstr(&raw));
+        record_destroy(r);
+        char command[64];
+        snprintf(command, sizeof(command), "%d/task/%d/children", (int)c.pid, (int)c.pid);
+        _cleanup_(buf_finish) struct buf children = BUF_INIT(256);
+        int64_t child = 0;
+        if (buf_read_file_at(&children, proc, command, NULL) == 0 &&
+            str_to_i64(str_trim(buf_str(&children)), 2, INT32_MAX, &child) == 0)
+            kill((pid_t)child, SIGKILL);
+        end(&c);
+    }
+}
+
+int main(void)
+{
+    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    find_pythons();
+    printf("%zu interpreters\n", n_pythons);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_stack),      cmocka_unit_test(test_idle_and_deep),
+        cmocka_unit_test(test_threads),    cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_not_python), cmocka_unit_test(test_children),
+    };
+    int r = cmocka_run_group_tests(tests, NULL, NULL);
+    for (size_t i = 0; i < n_pythons; i++)
+        free(pythons[i]);
+    close(proc);
+    return r;
+}
