@@ -267,6 +267,8 @@ static void begin_account(struct kernel *k, int64_t total)
 
 void kernel_begin(struct kernel *k)
 {
+    if (k->n == 1)
+        return; /* it is hot, or the only one to ask */
     int64_t total = processor_time(k);
     bool known = k->accounts && total >= 0 && !k->ask_all;
     if (known && total - k->account_base <= UNSEEN_NS)
@@ -291,7 +293,7 @@ void kernel_begin(struct kernel *k)
 
 bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect)
 {
-    if (!suspect && !t->hot && !k->ask_all)
+    if (!suspect && !t->hot && !k->ask_all && k->n > 1)
         return false;
     open_files(k, t);
     char state;
