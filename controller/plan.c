@@ -181,9 +181,6 @@ static bool denied(struct planning *g)
         return plan_failf(g, REASON_PROFILING_DENIED,
                           "spec.sampling.native needs the operator's runner.joinNamespaces: true, "
                           "which gives its Jobs the capability SYS_ADMIN");
-    if (sampling->engine == ENGINE_NATIVE)
-        return plan_failf(g, REASON_PROFILING_DENIED,
-                          "spec.sampling.engine: Native is not supported by this version");
     return false;
 }
 

@@ -487,10 +487,6 @@ static const struct row rows[] = {
      {.profile = "{spec: {sampling: {native: true}}}", .now_s = 1},
      FAILS("ProfilingDenied"),
      "runner.joinNamespaces: true"},
-    {"an engine of a later version",
-     {.profile = "{spec: {sampling: {engine: Native}}}", .now_s = 1},
-     FAILS("ProfilingDenied"),
-     "engine: Native is not supported"},
 
     /* start_deadline */
     {"nothing was known until the deadline",
