@@ -136,7 +136,9 @@ static void drain(struct loop_timer *timer)
     a->releasing = true;
     a->drain_until_ms = loop_now(a->loop);
     loop_timer_arm(a->loop, &a->drain_timer, DRAIN_LIMIT_MS / 2);
-    if (a->lease)
+    /* A reconcile that hangs may still write: then nobody else may lead before the lease expires.
+     */
+    if (a->lease && !controller_busy(a->controller))
         lease_release(a->lease, released, a);
     else
         released(a);
