@@ -318,24 +318,37 @@ static void cache_failed(void *context, const struct err *err)
     log_warn("list or watch failed; trying again", LOG_ERR(err));
 }
 
-/* Keeps the parts that are read of an object, which is a tenth of it. */
-static struct kube_object *slim(struct kube_object *o,
+static void put_if(struct json_writer *w, const char *name, const struct json *value)
+{
+    if (value)
+        json_put_tree(w, name, value);
+}
+
+/* Keeps the parts that are read of an object, which is a tenth of it. `ours`: made by us, so that
+ * its annotations are few; users' may have 256 KiB of them on each. */
+static struct kube_object *slim(struct kube_object *o, bool ours,
                                 void (*write)(struct json_writer *w, const struct json *tree))
 {
     _cleanup_(buf_finish) struct buf text = BUF_INIT(1u << 20);
     struct json_writer w = JSON_WRITER(&text);
     json_begin_object(&w, NULL);
     json_begin_object(&w, "metadata");
-    static const char *const kept[] = {"name",        "namespace",        "uid",
-                                       "generation",  "resourceVersion",  "creationTimestamp",
-                                       "annotations", "deletionTimestamp"};
+    static const char *const kept[] = {"name",
+                                       "namespace",
+                                       "uid",
+                                       "generation",
+                                       "resourceVersion",
+                                       "creationTimestamp",
+                                       "deletionTimestamp"};
     const struct json *meta = json_get(o->tree, "metadata");
     for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
-        if (json_get(meta, kept[i]))
-            json_put_tree(&w, kept[i], json_get(meta, kept[i]));
-    json_begin_object(&w, "labels");
-    json_put_str(&w, LABEL_PROFILE_UID, profile_uid_of(o));
-    json_end_object(&w);
+        put_if(&w, kept[i], json_get(meta, kept[i]));
+    if (ours) {
+        put_if(&w, "annotations", json_get(meta, "annotations"));
+        json_begin_object(&w, "labels");
+        json_put_str(&w, LABEL_PROFILE_UID, profile_uid_of(o));
+        json_end_object(&w);
+    }
     json_end_object(&w);
     write(&w, o->tree);
     json_end_object(&w);
@@ -347,12 +360,6 @@ static struct kube_object *slim(struct kube_object *o,
         return kube_object_ref(o);
     }
     return kube_object_create(arena, tree);
-}
-
-static void put_if(struct json_writer *w, const char *name, const struct json *value)
-{
-    if (value)
-        json_put_tree(w, name, value);
 }
 
 static void write_job(struct json_writer *w, const struct json *tree)
@@ -413,16 +420,28 @@ static void write_pod(struct json_writer *w, const struct json *tree)
     json_end_object(w);
 }
 
+static void write_profile(struct json_writer *w, const struct json *tree)
+{
+    put_if(w, "spec", json_get(tree, "spec"));
+    put_if(w, "status", json_get(tree, "status"));
+}
+
+static struct kube_object *slim_profile(void *context, struct kube_object *o)
+{
+    (void)context;
+    return slim(o, false, write_profile);
+}
+
 static struct kube_object *slim_job(void *context, struct kube_object *o)
 {
     (void)context;
-    return slim(o, write_job);
+    return slim(o, true, write_job);
 }
 
 static struct kube_object *slim_pod(void *context, struct kube_object *o)
 {
     (void)context;
-    return slim(o, write_pod);
+    return slim(o, true, write_pod);
 }
 
 static int create_profile_caches(struct controller *c, const struct reflector_options *common,
@@ -438,6 +457,7 @@ static int create_profile_caches(struct controller *c, const struct reflector_op
         o.namespace_ = namespaces->len ? namespaces->items[i].ptr : NULL;
         o.field_selector = UNFINISHED;
         o.field_selector_optional = true;
+        o.transform = slim_profile;
         o.changed = profile_changed;
         int r = reflector_create(&o, &c->profiles[i], err);
         if (r < 0)
