@@ -358,7 +358,7 @@ static int create_server(struct app *a, struct err *err)
                                                          .certificate = buf_str(&certificate),
                                                          .private_key = buf_str(&key),
                                                          .max_connections = 256,
-                                                         .max_buffered = 32u << 20,
+                                                         .max_buffered = 16u << 20,
                                                          .observe = observe_http,
                                                          .observe_context = a},
                            &a->server, err);
