@@ -165,7 +165,8 @@ type event struct {
 	at     time.Time
 }
 
-// watch hands each event to see, in order, with the time at which its last byte was read; it ends with ctx.
+// watch hands each event to see, in order, with the time at which its last byte was read; it ends with ctx. The API
+// server ends the watch of a client that it thinks too slow, so it goes on from the last version seen.
 func (a *api) watch(ctx context.Context, path string, see func(*event)) error {
 	answer, err := a.do("GET", path+"?limit=1", "", nil)
 	if err != nil {
@@ -175,36 +176,55 @@ func (a *api) watch(ctx context.Context, path string, see func(*event)) error {
 	if err := json.Unmarshal(answer, &list); err != nil {
 		return err
 	}
-	query := url.Values{"watch": {"1"}, "timeoutSeconds": {"7200"}, "resourceVersion": {list.Metadata.ResourceVersion}}
-	response, err := a.send(ctx, "GET", path+"?"+query.Encode(), "", nil)
+	version := list.Metadata.ResourceVersion
+	response, err := a.openWatch(ctx, path, version)
 	if err != nil {
 		return err
 	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("watch %s: %s", path, response.Status)
-	}
 	go func() {
-		defer response.Body.Close()
-		lines := bufio.NewReaderSize(response.Body, 1<<20)
 		for {
-			line, err := lines.ReadBytes('\n')
-			e := event{at: time.Now()}
-			if err == nil {
-				err = json.Unmarshal(line, &e)
-			}
-			if err == nil && e.Type == "ERROR" {
-				err = fmt.Errorf("error event: %s", line)
-			}
-			if err != nil {
-				if ctx.Err() == nil {
-					fatal(fmt.Errorf("watch %s: %w", path, err))
-				}
+			err := readWatch(response, &version, see)
+			response.Body.Close()
+			if ctx.Err() != nil {
 				return
 			}
-			see(&e)
+			if err == io.EOF {
+				response, err = a.openWatch(ctx, path, version)
+			}
+			if err != nil {
+				fatal(fmt.Errorf("watch %s: %w", path, err))
+			}
 		}
 	}()
 	return nil
+}
+
+func (a *api) openWatch(ctx context.Context, path, version string) (*http.Response, error) {
+	query := url.Values{"watch": {"1"}, "timeoutSeconds": {"7200"}, "resourceVersion": {version}}
+	response, err := a.send(ctx, "GET", path+"?"+query.Encode(), "", nil)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s", response.Status)
+	}
+	return response, err
+}
+
+func readWatch(response *http.Response, version *string, see func(*event)) error {
+	lines := bufio.NewReaderSize(response.Body, 1<<20)
+	for {
+		line, err := lines.ReadBytes('\n')
+		e := event{at: time.Now()}
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(line, &e); err != nil {
+			return err
+		}
+		if e.Type == "ERROR" {
+			return fmt.Errorf("error event: %s", line)
+		}
+		*version = e.Object.Metadata.ResourceVersion
+		see(&e)
+	}
 }
 
 // each calls do for 0..n-1 from many goroutines and returns the first error.
