@@ -16,8 +16,8 @@ type row struct {
 var rows = []row{
 	{"create → Job, 10/s, p50 ms", "job-p50-10", 1, 4},
 	{"create → Job, 10/s, p99 ms", "job-p99-10", 1, 10},
-	{"create → Job, 50/s, p50 ms", "job-p50-50", 1, 0},
-	{"create → Job, 50/s, p99 ms", "job-p99-50", 1, 0},
+	{"create → Job, 25/s, p50 ms", "job-p50-25", 1, 0},
+	{"create → Job, 25/s, p99 ms", "job-p99-25", 1, 0},
 	{"create → Completed less sampling, 10/s, p50 ms", "completed-p50-10", 1, 0},
 	{"operator CPU a profile, 10/s, ms", "cpu-10", 2, 0},
 	{"writes a profile", "writes", 2, 4},
