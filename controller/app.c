@@ -136,7 +136,9 @@ static void drain(struct loop_timer *timer)
     a->releasing = true;
     a->drain_until_ms = loop_now(a->loop);
     loop_timer_arm(a->loop, &a->drain_timer, DRAIN_LIMIT_MS / 2);
-    if (a->lease)
+    /* A reconcile that hangs may still write: then nobody else may lead before the lease expires.
+     */
+    if (a->lease && !controller_busy(a->controller))
         lease_release(a->lease, released, a);
     else
         released(a);
@@ -356,7 +358,7 @@ static int create_server(struct app *a, struct err *err)
                                                          .certificate = buf_str(&certificate),
                                                          .private_key = buf_str(&key),
                                                          .max_connections = 256,
-                                                         .max_buffered = 32u << 20,
+                                                         .max_buffered = 16u << 20,
                                                          .observe = observe_http,
                                                          .observe_context = a},
                            &a->server, err);

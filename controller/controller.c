@@ -1,12 +1,17 @@
 #include "controller/controller.h"
 
+#include <malloc.h>
+
 #include "base/alloc.h"
 #include "base/log.h"
 #include "controller/reconcile.h"
 
-#define MAX_IN_FLIGHT 32
-#define RETRY_CAP_MS  15000 /* back-off of one profile is cut here: a person waits for it */
-#define UNFINISHED    "status.phase!=Completed,status.phase!=Failed,status.phase!=Cancelled"
+#define MAX_IN_FLIGHT  32
+#define STATUS_BACK_MS 5000  /* for a status that was written to come back through the watch */
+#define RETRY_CAP_MS   15000 /* back-off of one profile is cut here: a person waits for it */
+#define TRIM_AFTER     64 /* reconciles, after which a quiet moment is used to give memory back */
+#define QUIET_MS       3000
+#define UNFINISHED     "status.phase!=Completed,status.phase!=Failed,status.phase!=Cancelled"
 
 const struct kube_resource resource_profiles = {API_GROUP, API_VERSION, API_PLURAL};
 const struct kube_resource resource_jobs = {"batch", "v1", "jobs"};
@@ -54,12 +59,14 @@ static struct tracked *track(struct controller *c, struct str uid)
     t = xcalloc(1, sizeof(*t));
     t->controller = c;
     t->uid = str_dup(uid);
+    list_init(&t->turn);
     map_set(c->tracked, uid, t);
     return t;
 }
 
 static void tracked_free(struct tracked *t)
 {
+    list_remove(&t->turn);
     kube_object_unref(t->profile);
     kube_object_unref(t->job);
     kube_object_unref(t->runner);
@@ -80,13 +87,17 @@ static void untrack_if_idle(struct tracked *t)
     tracked_free(t);
 }
 
-/* The status that we wrote has not come back through the watch: what the cache shows is old. */
+/* The status that we wrote has not come back through the watch: what the cache shows is old. Not
+ * for ever: a write that changed nothing does not come back. */
 static bool is_stale(struct tracked *t)
 {
     if (!t->written_rv)
         return false;
-    if (t->profile && str_is(t->profile->resource_version, t->written_rv))
+    int64_t left = t->written_ms + STATUS_BACK_MS - loop_now(t->controller->loop);
+    if (left > 0 && t->profile && str_is(t->profile->resource_version, t->written_rv)) {
+        queue_add_after(t->controller->queue, str_of(t->uid), QUEUE_NORMAL, left);
         return true;
+    }
     free(t->written_rv);
     t->written_rv = NULL;
     return false;
@@ -115,6 +126,8 @@ void controller_reconciled(struct tracked *t, bool failed, int64_t look_again_ms
     struct controller *c = t->controller;
     struct str key = str_of(t->uid);
     c->in_flight--;
+    if (++c->untrimmed >= TRIM_AFTER)
+        loop_timer_arm(c->loop, &c->quiet_timer, QUIET_MS);
     telemetry_reconcile(c->telemetry, failed, look_again_ms >= 0, duration_ms);
     queue_done(c->queue, key);
     enum queue_priority priority = t->job ? QUEUE_URGENT : QUEUE_NORMAL;
@@ -132,6 +145,14 @@ void controller_reconciled(struct tracked *t, bool failed, int64_t look_again_ms
     }
     untrack_if_idle(t);
     arm(c); /* the timer, not a call: reconciles that end at once must not nest */
+}
+
+/* A burst leaves the heap in pieces, among which libc keeps the free ones. */
+static void quiet(struct loop_timer *timer)
+{
+    struct controller *c = CONTAINER_OF(timer, struct controller, quiet_timer);
+    c->untrimmed = 0;
+    malloc_trim(0);
 }
 
 static void set_object(struct kube_object **slot, struct kube_object *now)
@@ -164,30 +185,52 @@ static struct str profile_uid_of(const struct kube_object *o)
     return kube_object_label(o, LABEL_PROFILE_UID);
 }
 
-static void count_job(struct controller *c, struct tracked *t, int delta)
+static void wake_first(struct controller *c, struct list *waiting)
+{
+    struct list *first = list_pop(waiting);
+    if (first)
+        queue_add(c->queue, str_of(CONTAINER_OF(first, struct tracked, turn)->uid), QUEUE_NORMAL);
+}
+
+static void count_job(struct controller *c, struct tracked *t)
 {
     struct str node = str_of(t->job_node);
     struct node_count *count = map_get(c->node_jobs, node);
     if (!count) {
         count = xcalloc(1, sizeof(*count));
+        list_init(&count->waiting);
         map_set(c->node_jobs, node, count);
     }
-    count->jobs += delta;
-    c->live_jobs += delta;
+    count->jobs++;
+    c->live_jobs++;
     telemetry_live_jobs(c->telemetry, c->live_jobs);
-    if (!count->jobs)
-        free(map_remove(c->node_jobs, node));
 }
 
-/* Somebody's turn may have come. */
-static void wake_waiting(struct controller *c)
+static void uncount_job(struct controller *c, struct tracked *t)
 {
-    struct map_iter it = {0};
-    while (map_next(c->tracked, &it)) {
-        const struct tracked *t = it.value;
-        if (t->profile && !t->job)
-            queue_add(c->queue, it.key, QUEUE_NORMAL);
-    }
+    struct str node = str_of(t->job_node);
+    struct node_count *count = map_get(c->node_jobs, node);
+    count->jobs--;
+    c->live_jobs--;
+    telemetry_live_jobs(c->telemetry, c->live_jobs);
+    wake_first(c, &c->waiting);
+    wake_first(c, &count->waiting);
+    if (count->jobs)
+        return;
+    while (!list_empty(&count->waiting))
+        wake_first(c, &count->waiting);
+    free(map_remove(c->node_jobs, node));
+}
+
+void controller_wait_turn(struct tracked *t, struct str node)
+{
+    struct controller *c = t->controller;
+    struct node_count *count = node.len ? map_get(c->node_jobs, node) : NULL;
+    list_remove(&t->turn);
+    list_append(count ? &count->waiting : &c->waiting, &t->turn);
+    /* It leaves the place that it was woken for to the next. */
+    if (count && c->live_jobs < c->config->limits.max_concurrent)
+        wake_first(c, &c->waiting);
 }
 
 void controller_reserve(struct tracked *t, struct str node)
@@ -195,16 +238,15 @@ void controller_reserve(struct tracked *t, struct str node)
     if (t->job_node)
         return;
     t->job_node = str_dup(node);
-    count_job(t->controller, t, 1);
+    count_job(t->controller, t);
 }
 
 void controller_release(struct tracked *t)
 {
     if (!t->job_node)
         return;
-    count_job(t->controller, t, -1);
+    uncount_job(t->controller, t);
     free(TAKE(t->job_node));
-    wake_waiting(t->controller);
     arm(t->controller);
 }
 
@@ -276,37 +318,48 @@ static void cache_failed(void *context, const struct err *err)
     log_warn("list or watch failed; trying again", LOG_ERR(err));
 }
 
-/* Keeps the parts that are read of an object, which is a tenth of it. */
-static struct kube_object *slim(struct kube_object *o,
+static void put_if(struct json_writer *w, const char *name, const struct json *value)
+{
+    if (value)
+        json_put_tree(w, name, value);
+}
+
+/* Keeps the parts that are read of an object, which is a tenth of it. `ours`: made by us, so that
+ * its annotations are few; users' may have 256 KiB of them on each. */
+static struct kube_object *slim(struct kube_object *o, bool ours,
                                 void (*write)(struct json_writer *w, const struct json *tree))
 {
     _cleanup_(buf_finish) struct buf text = BUF_INIT(1u << 20);
     struct json_writer w = JSON_WRITER(&text);
     json_begin_object(&w, NULL);
     json_begin_object(&w, "metadata");
-    static const char *const kept[] = {"name",       "namespace",       "uid",
-                                       "generation", "resourceVersion", "creationTimestamp",
-                                       "labels",     "annotations",     "deletionTimestamp"};
+    static const char *const kept[] = {"name",
+                                       "namespace",
+                                       "uid",
+                                       "generation",
+                                       "resourceVersion",
+                                       "creationTimestamp",
+                                       "deletionTimestamp"};
     const struct json *meta = json_get(o->tree, "metadata");
     for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
-        if (json_get(meta, kept[i]))
-            json_put_tree(&w, kept[i], json_get(meta, kept[i]));
+        put_if(&w, kept[i], json_get(meta, kept[i]));
+    if (ours) {
+        put_if(&w, "annotations", json_get(meta, "annotations"));
+        json_begin_object(&w, "labels");
+        json_put_str(&w, LABEL_PROFILE_UID, profile_uid_of(o));
+        json_end_object(&w);
+    }
     json_end_object(&w);
     write(&w, o->tree);
     json_end_object(&w);
     const struct json *tree;
-    struct arena *arena = arena_create(text.len * 2);
+    /* In one piece: these stay until the Job's ttlSecondsAfterFinished, thousands after a burst. */
+    struct arena *arena = arena_create(text.len * 3);
     if (text.failed || json_parse(arena, buf_str(&text), NULL, &tree, NULL) < 0) {
         arena_destroy(arena);
         return kube_object_ref(o);
     }
     return kube_object_create(arena, tree);
-}
-
-static void put_if(struct json_writer *w, const char *name, const struct json *value)
-{
-    if (value)
-        json_put_tree(w, name, value);
 }
 
 static void write_job(struct json_writer *w, const struct json *tree)
@@ -323,10 +376,29 @@ static void write_job(struct json_writer *w, const struct json *tree)
     json_end_object(w);
 }
 
+static void write_statuses(struct json_writer *w, const struct json *statuses)
+{
+    json_begin_array(w, "containerStatuses");
+    for (size_t i = 0; i < json_len(statuses); i++) {
+        json_begin_object(w, NULL);
+        put_if(w, "name", json_get(json_item(statuses, i), "name"));
+        put_if(w, "state", json_get(json_item(statuses, i), "state"));
+        json_end_object(w);
+    }
+    json_end_array(w);
+}
+
+static void write_disruption(struct json_writer *w, const struct json *conditions)
+{
+    json_begin_array(w, "conditions");
+    for (size_t i = 0; i < json_len(conditions); i++)
+        if (str_is(json_text(json_get(json_item(conditions, i), "type")), "DisruptionTarget"))
+            json_put_tree(w, NULL, json_item(conditions, i));
+    json_end_array(w);
+}
+
 static void write_pod(struct json_writer *w, const struct json *tree)
 {
-    static const char *const kept[] = {"phase", "reason", "message", "conditions",
-                                       "containerStatuses"};
     const struct json *containers = json_at(tree, "spec", "containers", NULL);
     const struct json *status = json_get(tree, "status");
     json_begin_object(w, "spec");
@@ -340,21 +412,36 @@ static void write_pod(struct json_writer *w, const struct json *tree)
     json_end_array(w);
     json_end_object(w);
     json_begin_object(w, "status");
-    for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
-        put_if(w, kept[i], json_get(status, kept[i]));
+    put_if(w, "phase", json_get(status, "phase"));
+    put_if(w, "reason", json_get(status, "reason"));
+    put_if(w, "message", json_get(status, "message"));
+    write_disruption(w, json_get(status, "conditions"));
+    write_statuses(w, json_get(status, "containerStatuses"));
     json_end_object(w);
+}
+
+static void write_profile(struct json_writer *w, const struct json *tree)
+{
+    put_if(w, "spec", json_get(tree, "spec"));
+    put_if(w, "status", json_get(tree, "status"));
+}
+
+static struct kube_object *slim_profile(void *context, struct kube_object *o)
+{
+    (void)context;
+    return slim(o, false, write_profile);
 }
 
 static struct kube_object *slim_job(void *context, struct kube_object *o)
 {
     (void)context;
-    return slim(o, write_job);
+    return slim(o, true, write_job);
 }
 
 static struct kube_object *slim_pod(void *context, struct kube_object *o)
 {
     (void)context;
-    return slim(o, write_pod);
+    return slim(o, true, write_pod);
 }
 
 static int create_profile_caches(struct controller *c, const struct reflector_options *common,
@@ -370,6 +457,7 @@ static int create_profile_caches(struct controller *c, const struct reflector_op
         o.namespace_ = namespaces->len ? namespaces->items[i].ptr : NULL;
         o.field_selector = UNFINISHED;
         o.field_selector_optional = true;
+        o.transform = slim_profile;
         o.changed = profile_changed;
         int r = reflector_create(&o, &c->profiles[i], err);
         if (r < 0)
@@ -430,7 +518,9 @@ int controller_create(const struct controller_options *options, struct controlle
                              .tracked = map_create(),
                              .node_jobs = map_create(),
                              .queue = queue_create(loop_clock(options->loop)),
-                             .queue_timer = {.fire = queue_due}};
+                             .queue_timer = {.fire = queue_due},
+                             .quiet_timer = {.fire = quiet}};
+    list_init(&c->waiting);
     int r = create_caches(c, err);
     if (r < 0)
         return r;
@@ -459,6 +549,7 @@ void controller_destroy(struct controller *c)
         free(it.value);
     map_destroy(c->node_jobs);
     loop_timer_disarm(c->loop, &c->queue_timer);
+    loop_timer_disarm(c->loop, &c->quiet_timer);
     queue_destroy(c->queue);
     free(c);
 }

@@ -2,6 +2,7 @@
  * to the control thread. */
 #pragma once
 
+#include "base/list.h"
 #include "base/map.h"
 #include "cache/reflector.h"
 #include "controller/config.h"
@@ -14,6 +15,7 @@
 /* Jobs that run on one node. */
 struct node_count {
     int64_t jobs;
+    struct list waiting; /* tracked.turn: for one of them to end */
 };
 
 /* What is known of one profile, by UID: lives while there is a profile, a Job, a Pod or work. */
@@ -27,7 +29,9 @@ struct tracked {
     bool job_unsure;   /* one may exist that the cache does not show: ask before creating one */
     int64_t job_at_ms; /* job_created: since when, monotonic */
     char *written_rv;  /* resourceVersion that our last status write replaced: older than what is */
-    char *last_error;  /* of the last try to create the Job; for the status */
+    int64_t written_ms;          /* written_rv: since when, monotonic */
+    struct list turn;            /* in a list of those that wait for a Job to end, or alone */
+    char *last_error;            /* of the last try to create the Job; for the status */
     struct reconcile *reconcile; /* under way; NULL: none */
 };
 
@@ -47,9 +51,12 @@ struct controller {
     struct map *tracked;   /* UID → struct tracked */
     struct map *node_jobs; /* node → struct node_count */
     int64_t live_jobs;
+    struct list waiting; /* tracked.turn: for any Job to end */
 
     struct queue *queue;
     struct loop_timer queue_timer;
+    struct loop_timer quiet_timer; /* armed by the last reconcile of many */
+    int untrimmed;                 /* reconciles since memory was given back */
     int in_flight;
     bool active; /* leading: reconciles */
     bool synced;
@@ -96,6 +103,9 @@ void controller_enqueue(struct controller *c, struct str profile_uid, enum queue
  * comes to nothing. What is counted already stays so. */
 void controller_reserve(struct tracked *t, struct str node);
 void controller_release(struct tracked *t);
+/* Has it looked at again as soon as a Job on that node has ended; empty: on any. First come, first
+ * served. */
+void controller_wait_turn(struct tracked *t, struct str node);
 
 /* Resources that are used. */
 extern const struct kube_resource resource_profiles, resource_jobs, resource_pods, resource_nodes,

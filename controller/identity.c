@@ -8,15 +8,25 @@
 #define DAY_S            86400
 #define LEAF_LIFETIME_S  (90 * DAY_S)
 #define CA_LIFETIME_S    (730 * DAY_S)
-#define LOOK_AGAIN_MS    (3600 * 1000) /* has another replica renewed it, is it time to? */
+#define NEXT_CA_WAIT_MS  (26LL * 3600 * 1000) /* the longest that a Job can live, and an hour */
+#define LOOK_AGAIN_MS    (3600 * 1000)        /* has another replica renewed it, is it time to? */
 #define RETRY_MS         2000
 #define RECEIPT_KEY_SIZE 32
 #define SECRET_MAX       (128u << 10)
 
-enum { PART_CA, PART_OLD_CA, PART_CA_KEY, PART_CERT, PART_KEY, PART_RECEIPT_KEY, PART_COUNT };
+enum {
+    PART_CA,
+    PART_CA_KEY,
+    PART_NEXT_CA, /* trusted already, signs later; empty most of the time */
+    PART_NEXT_CA_KEY,
+    PART_CERT,
+    PART_KEY,
+    PART_RECEIPT_KEY,
+    PART_COUNT
+};
 
-static const char *const part_names[PART_COUNT] = {"ca.crt",  "old-ca.crt", "ca.key",
-                                                   "tls.crt", "tls.key",    "receipt.key"};
+static const char *const part_names[PART_COUNT] = {
+    "ca.crt", "ca.key", "next-ca.crt", "next-ca.key", "tls.crt", "tls.key", "receipt.key"};
 
 struct identity {
     const struct config *config;
@@ -28,7 +38,7 @@ struct identity {
     struct loop_timer timer;
     struct kube_call *call;
     struct buf parts[PART_COUNT];
-    struct buf bundle; /* both authorities */
+    struct buf bundle; /* the authorities */
     bool ready;
 };
 
@@ -72,8 +82,7 @@ static bool is_valid(const struct buf parts[static PART_COUNT])
                0 &&
            crypto_cert_matches_key(buf_str(&parts[PART_CERT]), buf_str(&parts[PART_KEY]), NULL) ==
                0 &&
-           crypto_cert_issued_by(buf_str(&parts[PART_CERT]), buf_str(&parts[PART_CA]), NULL) == 0 &&
-           parts[PART_RECEIPT_KEY].len >= RECEIPT_KEY_SIZE;
+           crypto_cert_issued_by(buf_str(&parts[PART_CERT]), buf_str(&parts[PART_CA]), NULL) == 0;
 }
 
 /* The host of results.url: what the Jobs will check. */
@@ -100,39 +109,72 @@ static int make_leaf(struct identity *id, struct buf parts[static PART_COUNT], i
                             &parts[PART_CERT], &parts[PART_KEY], err);
 }
 
+static int make_ca(struct buf *cert, struct buf *key, int64_t now_ms, struct err *err)
+{
+    buf_clear(cert);
+    buf_clear(key);
+    return crypto_make_ca("pyspy-controller results", CA_LIFETIME_S, now_ms, cert, key, err);
+}
+
+static void move(struct buf *to, struct buf *from)
+{
+    buf_clear(to);
+    buf_append_str(to, buf_str(from));
+    crypto_wipe(from->ptr, from->len);
+    buf_clear(from);
+}
+
+/* An authority is handed to the Jobs as soon as it is made, and signs only when every Job that was
+ * made before has ended: so no Job ever meets a certificate that it does not trust. */
+static int renew_ca(struct buf parts[static PART_COUNT], int64_t now_ms, bool *changed,
+                    bool *promoted, struct err *err)
+{
+    int64_t from, to;
+    bool has_next = crypto_cert_matches_key(buf_str(&parts[PART_NEXT_CA]),
+                                            buf_str(&parts[PART_NEXT_CA_KEY]), NULL) == 0 &&
+                    crypto_cert_validity(buf_str(&parts[PART_NEXT_CA]), &from, &to, NULL) == 0;
+    if (has_next && now_ms - from > NEXT_CA_WAIT_MS) {
+        move(&parts[PART_CA], &parts[PART_NEXT_CA]);
+        move(&parts[PART_CA_KEY], &parts[PART_NEXT_CA_KEY]);
+        *changed = *promoted = true;
+    } else if (!has_next && is_old(buf_str(&parts[PART_CA]), now_ms)) {
+        *changed = true;
+        return make_ca(&parts[PART_NEXT_CA], &parts[PART_NEXT_CA_KEY], now_ms, err);
+    }
+    return 0;
+}
+
 /* Brings the parts up to date; *ret_changed tells whether there is something to store. */
 static int renew(struct identity *id, struct buf parts[static PART_COUNT], bool *ret_changed,
                  struct err *err)
 {
     int64_t now_ms = clock_wall_ms(loop_clock(id->loop));
     _cleanup_(freep) char *host = url_host(id->config);
-    bool valid = is_valid(parts);
-    bool new_ca = !valid || is_old(buf_str(&parts[PART_CA]), now_ms);
-    bool new_leaf = new_ca || is_old(buf_str(&parts[PART_CERT]), now_ms) ||
-                    crypto_cert_covers(buf_str(&parts[PART_CERT]), host, NULL) < 0;
-    if (new_ca) {
-        buf_clear(&parts[PART_OLD_CA]);
-        if (valid) /* Jobs that trust the former one may still run */
-            buf_append_str(&parts[PART_OLD_CA], buf_str(&parts[PART_CA]));
-        buf_clear(&parts[PART_CA]);
-        buf_clear(&parts[PART_CA_KEY]);
-        int r = crypto_make_ca("pyspy-controller results", CA_LIFETIME_S, now_ms, &parts[PART_CA],
-                               &parts[PART_CA_KEY], err);
-        if (r < 0)
-            return r;
+    bool changed = false, new_ca = false;
+    int r;
+    if (is_valid(parts)) {
+        r = renew_ca(parts, now_ms, &changed, &new_ca, err);
+    } else {
+        changed = new_ca = true;
+        r = make_ca(&parts[PART_CA], &parts[PART_CA_KEY], now_ms, err);
     }
-    if (new_leaf) {
-        int r = make_leaf(id, parts, now_ms, err);
+    if (r < 0)
+        return r;
+    if (new_ca || is_old(buf_str(&parts[PART_CERT]), now_ms) ||
+        crypto_cert_covers(buf_str(&parts[PART_CERT]), host, NULL) < 0) {
+        changed = true;
+        r = make_leaf(id, parts, now_ms, err);
         if (r < 0)
             return r;
     }
     if (parts[PART_RECEIPT_KEY].len < RECEIPT_KEY_SIZE) {
+        changed = true;
         buf_clear(&parts[PART_RECEIPT_KEY]);
         char *key = buf_reserve(&parts[PART_RECEIPT_KEY], RECEIPT_KEY_SIZE);
         random_fill(id->random, key, RECEIPT_KEY_SIZE);
         parts[PART_RECEIPT_KEY].len += RECEIPT_KEY_SIZE;
     }
-    *ret_changed = new_leaf;
+    *ret_changed = changed;
     return 0;
 }
 
@@ -148,7 +190,7 @@ static void adopt(struct identity *id, struct buf parts[static PART_COUNT])
     }
     buf_clear(&id->bundle);
     buf_append_str(&id->bundle, buf_str(&id->parts[PART_CA]));
-    buf_append_str(&id->bundle, buf_str(&id->parts[PART_OLD_CA]));
+    buf_append_str(&id->bundle, buf_str(&id->parts[PART_NEXT_CA]));
     id->ready = true;
     if (other)
         id->changed(id->context, buf_str(&id->parts[PART_CERT]), buf_str(&id->parts[PART_KEY]));

@@ -29,8 +29,8 @@ DEFINE_CLEANUP(struct identity *, identity_destroy);
 void identity_start(struct identity *id);
 bool identity_ready(const struct identity *id);
 
-/* PEM of the authorities that Jobs shall trust: the one in use, and the one before for as long as
- * it is valid. Empty before identity_ready(). Valid in this turn of the loop. */
+/* PEM of the authorities that Jobs shall trust: the one in use, and the next one some time before
+ * it signs. Empty before identity_ready(). Valid in this turn of the loop. */
 struct str identity_ca(const struct identity *id);
 
 /* Fills receipt->mac; the text goes to arena. */

@@ -106,8 +106,11 @@ static void put_security_context(struct json_writer *w, const struct runner_conf
     json_end_array(w);
     json_begin_array(w, "add");
     json_put_cstr(w, NULL, "SYS_PTRACE");
-    if (runner->join_namespaces)
+    if (runner->join_namespaces) {
         json_put_cstr(w, NULL, "SYS_ADMIN");
+        /* `native` pauses the target: to wake one of another user whose py-spy was killed. */
+        json_put_cstr(w, NULL, "KILL");
+    }
     for (size_t i = 0; i < runner->capabilities.len; i++)
         json_put_str(w, NULL, runner->capabilities.items[i]);
     json_end_array(w);
@@ -119,16 +122,6 @@ static void put_security_context(struct json_writer *w, const struct runner_conf
     json_begin_object(w, "appArmorProfile");
     json_put_cstr(w, "type", "Unconfined");
     json_end_object(w);
-    json_end_object(w);
-}
-
-static void put_mount(struct json_writer *w, const char *name, const char *path, bool read_only)
-{
-    json_begin_object(w, NULL);
-    json_put_cstr(w, "name", name);
-    json_put_cstr(w, "mountPath", path);
-    if (read_only)
-        json_put_bool(w, "readOnly", true);
     json_end_object(w);
 }
 
@@ -155,8 +148,11 @@ static void put_container(struct json_writer *w, const struct config *config, st
     json_end_object(w);
     put_security_context(w, runner);
     json_begin_array(w, "volumeMounts");
-    put_mount(w, "token", "/var/run/secrets/pyspy", true);
-    put_mount(w, "tmp", "/tmp", false);
+    json_begin_object(w, NULL);
+    json_put_cstr(w, "name", "token");
+    json_put_cstr(w, "mountPath", "/var/run/secrets/pyspy");
+    json_put_bool(w, "readOnly", true);
+    json_end_object(w);
     json_end_array(w);
     json_put_cstr(w, "terminationMessagePolicy", "File");
     json_end_object(w);
@@ -179,14 +175,6 @@ static void put_volumes(struct json_writer *w)
     json_end_object(w);
     json_end_object(w);
     json_end_array(w);
-    json_end_object(w);
-    json_end_object(w);
-    /* py-spy's output before it is read: memory, gone with the Pod. */
-    json_begin_object(w, NULL);
-    json_put_cstr(w, "name", "tmp");
-    json_begin_object(w, "emptyDir");
-    json_put_cstr(w, "medium", "Memory");
-    json_put_cstr(w, "sizeLimit", "128Mi");
     json_end_object(w);
     json_end_object(w);
     json_end_array(w);

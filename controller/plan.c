@@ -64,8 +64,14 @@ bool plan_fail(struct planning *g, enum profile_reason reason, struct str messag
         reason == REASON_POD_NOT_RUNNING || reason == REASON_CONTAINER_NOT_FOUND)
         plan_status_condition(g, &s, "TargetResolved", false, name, message);
     plan_status_condition(g, &s, "Running", false, name, STR(""));
-    if (reason == REASON_STORAGE_FORBIDDEN || reason == REASON_STORAGE_UNAVAILABLE ||
-        reason == REASON_RESULT_TOO_LARGE)
+    bool stored = has_summary && sum.receipt && g->in->receipts_known &&
+                  g->in->receipt_valid(g->in->context, g->p->meta.uid, sum.receipt);
+    if (stored) { /* a part of what was asked for: kept, and said where */
+        plan_status_results(g, &s, sum.receipt);
+        plan_status_condition(g, &s, "ResultsStored", true, "Stored",
+                              plan_receipt_place(g, sum.receipt));
+    } else if (reason == REASON_STORAGE_FORBIDDEN || reason == REASON_STORAGE_UNAVAILABLE ||
+               reason == REASON_RESULT_TOO_LARGE)
         plan_status_condition(g, &s, "ResultsStored", false, name, message);
     plan_status_condition(g, &s, "Complete", false, name, message);
     plan_status_condition(g, &s, "Failed", true, name, message);
@@ -206,6 +212,7 @@ static bool cluster_limit(struct planning *g)
     const struct plan_input *in = g->in;
     if (has_job(g) || in->live_jobs < in->config->limits.max_concurrent)
         return false;
+    g->plan->wait_turn = true;
     return plan_waitf(g, REASON_LIMIT_REACHED,
                       "waiting its turn: limits.maxConcurrent (%" PRId64 ") profiles run",
                       in->config->limits.max_concurrent);
@@ -275,6 +282,8 @@ static bool node_limit(struct planning *g)
     if (has_job(g) || in->live_jobs_on(in->context, in->target->node_name) <
                           in->config->limits.max_concurrent_per_node)
         return false;
+    g->plan->wait_turn = true;
+    g->plan->wait_node = in->target->node_name;
     return plan_waitf(g, REASON_LIMIT_REACHED,
                       "waiting its turn: limits.maxConcurrentPerNode (%" PRId64
                       ") profiles run on node %.*s",

@@ -50,6 +50,8 @@ struct plan {
     bool delete_job;
     bool write_status;
     struct profile_status status; /* write_status */
+    bool wait_turn;               /* for a Job to end: */
+    struct str wait_node;         /* on this node; empty: on any */
     int64_t look_again_ms;        /* from now; -1: when something changes */
     enum plan_event event;        /* recorded once the writes are done */
     const char *event_reason, *event_action;

@@ -44,3 +44,7 @@ void plan_status_commit(struct planning *g, const struct profile_status *s);
 /* What the runner's summary says, if it left one that can be read. */
 bool plan_summary(struct planning *g, struct summary *ret);
 void plan_status_summary(struct planning *g, struct profile_status *s, const struct summary *sum);
+/* Where the results are; the status has its target already. */
+void plan_status_results(struct planning *g, struct profile_status *s,
+                         const struct receipt *receipt);
+struct str plan_receipt_place(struct planning *g, const struct receipt *receipt);

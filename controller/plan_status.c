@@ -164,3 +164,34 @@ void plan_status_summary(struct planning *g, struct profile_status *s, const str
     t->cost_cpu_seconds = decimal(sum->cpu_seconds);
     t->cost_max_memory_bytes = count(sum->max_memory_bytes);
 }
+
+struct str plan_receipt_place(struct planning *g, const struct receipt *receipt)
+{
+    return plan_printf(g, "%zu result%s in %.*s %.*s", receipt->files.len,
+                       receipt->files.len == 1 ? "" : "s", STR_ARG(receipt->kind),
+                       STR_ARG(receipt->name));
+}
+
+void plan_status_results(struct planning *g, struct profile_status *s,
+                         const struct receipt *receipt)
+{
+    const struct upload_file *files = receipt->files.items;
+    struct result_status *results =
+        arena_array(g->arena, receipt->files.len, sizeof(struct result_status));
+    bool secret = str_is(receipt->kind, "Secret");
+    const struct target_status *targets = s->targets.items;
+    for (size_t i = 0; i < receipt->files.len; i++)
+        results[i] = (struct result_status){
+            .target = targets[0].pod_name,
+            .format = files[i].format,
+            .media_type = files[i].media_type,
+            .encoding = files[i].encoding,
+            .size_bytes = files[i].size_bytes,
+            .sha256 = files[i].sha256,
+            .config_map_name = secret ? STR_NULL : receipt->name,
+            .config_map_key = secret ? STR_NULL : files[i].key,
+            .secret_name = secret ? receipt->name : STR_NULL,
+            .secret_key = secret ? files[i].key : STR_NULL,
+        };
+    s->results = (struct json_array){results, receipt->files.len};
+}

@@ -44,6 +44,8 @@ static void finish(struct reconcile *r)
     int64_t look_again_ms = r->plan.look_again_ms;
     int64_t duration_ms = loop_now(t->controller->loop) - r->started_ms;
     t->reconcile = NULL;
+    if (r->plan.wait_turn)
+        controller_wait_turn(t, r->plan.wait_node);
     reconcile_free(r);
     controller_reconciled(t, failed, look_again_ms, duration_ms);
 }
@@ -131,6 +133,7 @@ static void status_written(void *context, struct kube_object *object, struct err
     }
     free(t->written_rv);
     t->written_rv = str_dup(r->profile.meta.resource_version);
+    t->written_ms = loop_now(t->controller->loop);
     telemetry_profile_status(t->controller->telemetry, &r->profile.status, &r->plan.status);
     if (profile_phase_is_final(r->plan.status.phase) && r->profile.spec.ttl_s >= 0)
         t->controller->on_finished(t->controller->context, r->profile.spec.ttl_s);
@@ -527,6 +530,7 @@ void reconcile_start(struct tracked *t)
 {
     struct controller *c = t->controller;
     struct reconcile *r = xcalloc(1, sizeof(*r));
+    list_remove(&t->turn); /* it is looked at now; may have to wait again */
     *r = (struct reconcile){
         .tracked = t,
         .arena = arena_create(0),

@@ -9,6 +9,9 @@
 #define TOKEN_MAX     8192
 #define OBJECT_MAX    (4u << 20)
 #define MAX_UNDER_WAY 32
+/* Of bodies. Each is held five times until it is stored: as it came, decoded, as an object, and in
+ * the two layers of the client. */
+#define MAX_UNDER_WAY_BYTES (8u << 20)
 
 struct results {
     const struct config *config;
@@ -20,6 +23,7 @@ struct results {
     struct telemetry *telemetry;
     struct list handovers; /* under way */
     int under_way;
+    size_t under_way_bytes;
 };
 
 /* One upload on its way. */
@@ -27,6 +31,7 @@ struct handover {
     struct list link;
     struct results *results;
     struct http_exchange *exchange;
+    size_t bytes; /* of the body */
     struct worker_task task;
     struct arena *arena;
     struct str namespace_, name, uid; /* of the profile, from the path */
@@ -43,6 +48,7 @@ static void handover_free(struct handover *h)
 {
     list_remove(&h->link);
     h->results->under_way--;
+    h->results->under_way_bytes -= h->bytes;
     arena_destroy(h->arena);
     buf_finish(&h->object);
     free(h);
@@ -241,10 +247,11 @@ static void handover_begin(void *arg)
     struct results *r = h->results;
     list_append(&r->handovers, &h->link);
     r->under_way++;
+    r->under_way_bytes += h->bytes;
     const struct tracked *t = controller_find(r->controller, h->uid);
     if (!r->controller->synced || !identity_ready(r->identity))
         refuse(h, 503, "ServiceUnavailable", "the controller is starting");
-    else if (r->under_way > MAX_UNDER_WAY)
+    else if (r->under_way > MAX_UNDER_WAY || r->under_way_bytes > MAX_UNDER_WAY_BYTES)
         refuse(h, 503, "TooManyRequests", "too many uploads at a time");
     else if (!t || !t->profile || !str_eq(t->profile->name, h->name) ||
              !str_eq(t->profile->namespace_, h->namespace_))
@@ -272,6 +279,7 @@ void results_handle(void *context, struct http_exchange *exchange)
     list_init(&h->link);
     h->results = r;
     h->exchange = exchange;
+    h->bytes = http_exchange_body(exchange).len;
     h->arena = arena_create(0);
     h->namespace_ = arena_str(h->arena, http_exchange_param(exchange, "namespace"));
     h->name = arena_str(h->arena, http_exchange_param(exchange, "name"));

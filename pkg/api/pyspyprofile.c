@@ -145,6 +145,8 @@ struct str profile_result_name(struct arena *arena, struct str profile_name, str
     char suffix[16];
     snprintf(suffix, sizeof(suffix), "-%08" PRIx32, (uint32_t)str_hash(uid));
     struct str head = str_sub(profile_name, 0, NAME_MAX_BYTES - strlen(suffix));
+    while (str_ends_with(head, STR(".")))
+        head.len--; /* cut there: ".-" is in no name */
     return str_of(arena_printf(arena, "%.*s%s", STR_ARG(head), suffix));
 }
 

@@ -42,8 +42,9 @@ void buf_truncate(struct buf *b, size_t len);
 int buf_error(const struct buf *b, const char *what, struct err *err);
 struct str buf_str(const struct buf *b);
 const char *buf_cstr(const struct buf *b); /* never NULL */
-char *buf_take(struct buf *b);             /* the bytes, NUL-ended, to free(); the buffer is empty */
+char *buf_take(struct buf *b); /* the bytes, NUL-ended, to free(); the buffer is empty */
 
-/* Replaces the content by a whole file of at most b->max bytes; on failure it is empty. ERR_NOT_FOUND, ERR_FORBIDDEN, ERR_TOO_LARGE, ERR_IO. */
+/* Replaces the content by a whole file of at most b->max bytes; on failure it is empty.
+ * ERR_NOT_FOUND, ERR_FORBIDDEN, ERR_TOO_LARGE, ERR_IO. */
 int buf_read_file(struct buf *b, const char *path, struct err *err);
 int buf_read_file_at(struct buf *b, int dirfd, const char *path, struct err *err);

@@ -32,7 +32,8 @@ void time_format_micro(int64_t wall_ms, char out[static TIME_RFC3339_MAX]);
 int time_parse(struct str s, int64_t *ret_wall_ms);
 
 /* Go's duration text ("1h30m", "1.5s", "300ms") to milliseconds; whole text, not negative,
- * fractions of a millisecond dropped.  * ERR_INVALID when it is none or over 2^53 ms. Source: time.ParseDuration. */
+ * fractions of a millisecond dropped. ERR_INVALID when it is none or over 2^53 ms.
+ * Source: time.ParseDuration. */
 int duration_parse(struct str s, int64_t *ret_ms);
 /* "1h30m0s", "45s", "300ms", as Go prints it, for whole milliseconds. */
 void duration_format(int64_t ms, char out[static TIME_RFC3339_MAX]);

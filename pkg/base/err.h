@@ -33,7 +33,7 @@ struct err {
     char message[512];      /* one line for a person; truncated, never NULL */
 };
 
-#define ERR_INIT {0}
+#define ERR_INIT ((struct err){0})
 
 /* Fills err and returns code, so that failing is one line. */
 int err_set(struct err *err, int code, const char *format, ...)

@@ -17,6 +17,7 @@ struct heap {
 };
 
 void heap_finish(struct heap *h);
-void heap_insert(struct heap *h, struct heap_node *node, int64_t key); /* or moves it, if it is in */
-void heap_remove(struct heap *h, struct heap_node *node);              /* nothing, if it is not in */
-struct heap_node *heap_first(const struct heap *h);                    /* NULL: empty */
+/* Or moves it, if it is in. */
+void heap_insert(struct heap *h, struct heap_node *node, int64_t key);
+void heap_remove(struct heap *h, struct heap_node *node); /* nothing, if it is not in */
+struct heap_node *heap_first(const struct heap *h);       /* NULL: empty */

@@ -27,12 +27,12 @@ struct log_field {
     double real;
 };
 
-#define LOG_S(k, v)   ((struct log_field){.key = (k), .type = LOG_TYPE_STR, .text = (v)})
-#define LOG_C(k, v)   ((struct log_field){.key = (k), .type = LOG_TYPE_STR, .text = str_of(v)})
-#define LOG_I(k, v)   ((struct log_field){.key = (k), .type = LOG_TYPE_INT, .number = (int64_t)(v)})
-#define LOG_B(k, v)   ((struct log_field){.key = (k), .type = LOG_TYPE_BOOL, .number = (v)})
-#define LOG_D(k, v)   ((struct log_field){.key = (k), .type = LOG_TYPE_DOUBLE, .real = (v)})
-#define LOG_ERR(err)  LOG_C("err", (err)->message)
+#define LOG_S(k, v)  ((struct log_field){.key = (k), .type = LOG_TYPE_STR, .text = (v)})
+#define LOG_C(k, v)  ((struct log_field){.key = (k), .type = LOG_TYPE_STR, .text = str_of(v)})
+#define LOG_I(k, v)  ((struct log_field){.key = (k), .type = LOG_TYPE_INT, .number = (int64_t)(v)})
+#define LOG_B(k, v)  ((struct log_field){.key = (k), .type = LOG_TYPE_BOOL, .number = (v)})
+#define LOG_D(k, v)  ((struct log_field){.key = (k), .type = LOG_TYPE_DOUBLE, .real = (v)})
+#define LOG_ERR(err) LOG_C("err", (err)->message)
 
 /* log_write(LOG_INFO, "job created", LOG_C("job", name), LOG_I("attempt", n)); */
 #define log_write(level, message, ...)                                                             \

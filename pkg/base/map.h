@@ -15,9 +15,9 @@ void map_destroy(struct map *m); /* values are the caller's; NULL is fine */
 DEFINE_CLEANUP(struct map *, map_destroy);
 
 size_t map_size(const struct map *m);
-void *map_get(const struct map *m, struct str key);              /* NULL: none */
-void *map_set(struct map *m, struct str key, void *value);       /* value not NULL; returns the old one */
-void *map_remove(struct map *m, struct str key);                 /* the value, or NULL */
+void *map_get(const struct map *m, struct str key);        /* NULL: none */
+void *map_set(struct map *m, struct str key, void *value); /* value not NULL; returns the old one */
+void *map_remove(struct map *m, struct str key);           /* the value, or NULL */
 
 /* Goes through all entries, in no order: start with a zeroed iterator. Removing the entry just
  * returned is allowed, setting new keys is not. */

@@ -12,7 +12,7 @@ extern struct random_source random_system; /* getrandom(2); any thread */
 
 void random_fill(struct random_source *r, void *bytes, size_t len);
 uint64_t random_u64(struct random_source *r);
-uint64_t random_below(struct random_source *r, uint64_t bound);      /* 0 … bound-1; bound > 0 */
+uint64_t random_below(struct random_source *r, uint64_t bound); /* 0 … bound-1; bound > 0 */
 /* d plus up to factor·d more (wait.Jitter of apimachinery); milliseconds. */
 int64_t random_jitter(struct random_source *r, int64_t ms, double factor);
 

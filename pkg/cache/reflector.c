@@ -31,6 +31,7 @@ struct reflector {
     struct backoff backoff;
     char *version;        /* the last one seen; NULL: none yet */
     bool version_lost;    /* the server no longer has it, or not yet: list what there is */
+    bool expired;         /* a watch was told so, and none has lived since */
     char *continue_token; /* of the list under way; NULL: its first page */
     bool whole_list;      /* continuing expired: without pages this time */
     bool use_watch_list;
@@ -301,11 +302,23 @@ static void relist_now(struct reflector *r)
     go_on(r, anew(r));
 }
 
+/* At once, but not again and again: a server whose history is shorter than a list takes would be
+ * asked for lists without a pause. */
+static void watch_expired(struct reflector *r, const struct err *err)
+{
+    bool again = r->expired;
+    r->expired = r->version_lost = true;
+    if (again)
+        pause_then(r, anew(r), err);
+    else
+        go_on(r, anew(r));
+}
+
 static void watch_failed(struct reflector *r, const struct err *err)
 {
-    if (err->code == ERR_GONE && !r->version_lost)
-        relist_now(r);
-    else if (err->code == ERR_GONE || err->http_status == 500)
+    if (err->code == ERR_GONE)
+        watch_expired(r, err);
+    else if (err->http_status == 500)
         pause_then(r, anew(r), err);
     else if (drop_field_selector(r, err))
         go_on(r, anew(r));
@@ -350,6 +363,8 @@ static void watch_over(struct reflector *r, const struct err *err)
         return;
     }
     int64_t lasted_ms = loop_now(r->options.loop) - r->watch_started_ms;
+    if (lasted_ms >= SHORT_WATCH_MS)
+        r->expired = false;
     if (failure.code)
         watch_failed(r, &failure);
     else if (lasted_ms < SHORT_WATCH_MS && !r->watch_events) {
@@ -375,6 +390,8 @@ static void watch_event(void *context, enum kube_event_type type, struct kube_ob
      * only the end's version is one to go on from. */
     if (r->state == WATCHING || (type == KUBE_BOOKMARK && is_initial_end(object)))
         set_text(&r->version, object->resource_version);
+    if (r->state == WATCHING)
+        r->expired = false;
     if (type == KUBE_BOOKMARK)
         bookmark(r, object);
     else if (r->state == STREAMING && type == KUBE_DELETED)

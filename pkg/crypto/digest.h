@@ -31,8 +31,7 @@ void crypto_sha256_hex(struct str bytes, char ret[static CRYPTO_SHA256_HEX]); /*
 /* HMAC-SHA256 (RFC 2104); keys of any length. */
 void crypto_hmac_sha256(struct str key, struct str message,
                         uint8_t ret[static CRYPTO_SHA256_BYTES]);
-void crypto_hmac_sha256_hex(struct str key, struct str message,
-                            char ret[static CRYPTO_SHA256_HEX]);
+void crypto_hmac_sha256_hex(struct str key, struct str message, char ret[static CRYPTO_SHA256_HEX]);
 
 /* In a time that depends on the lengths only. For MACs and tokens. */
 bool crypto_equal(struct str a, struct str b);

@@ -28,8 +28,8 @@ int crypto_make_leaf(struct str ca_cert_pem, struct str ca_key_pem, const char *
 
 /* All of the following look at the first certificate of the PEM text. ERR_INVALID when it has none
  * that can be read. */
-int crypto_cert_validity(struct str cert_pem, int64_t *ret_not_before_ms,
-                         int64_t *ret_not_after_ms, struct err *err);
+int crypto_cert_validity(struct str cert_pem, int64_t *ret_not_before_ms, int64_t *ret_not_after_ms,
+                         struct err *err);
 /* 0, or ERR_INVALID when the key is not the certificate's. */
 int crypto_cert_matches_key(struct str cert_pem, struct str key_pem, struct err *err);
 /* 0, or ERR_INVALID when it was not signed by that authority. Does not look at the time. */

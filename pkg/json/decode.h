@@ -10,19 +10,19 @@
 #include "json/json.h"
 
 enum json_kind {
-    JSON_F_STR,      /* struct str */
-    JSON_F_BOOL,     /* bool */
-    JSON_F_INT,      /* int64_t, within min … max; max 0: no upper bound, both 0: any */
-    JSON_F_DOUBLE,   /* double */
-    JSON_F_DURATION, /* int64_t milliseconds from Go's duration text; min … max in ms alike */
-    JSON_F_TIME,     /* int64_t wall milliseconds from RFC 3339 */
-    JSON_F_ENUM,     /* int, from .names (NULL-ended); the index */
-    JSON_F_OBJECT,   /* a structure inside, by .table */
+    JSON_F_STR,        /* struct str */
+    JSON_F_BOOL,       /* bool */
+    JSON_F_INT,        /* int64_t, within min … max; max 0: no upper bound, both 0: any */
+    JSON_F_DOUBLE,     /* double */
+    JSON_F_DURATION,   /* int64_t milliseconds from Go's duration text; min … max in ms alike */
+    JSON_F_TIME,       /* int64_t wall milliseconds from RFC 3339 */
+    JSON_F_ENUM,       /* int, from .names (NULL-ended); the index */
+    JSON_F_OBJECT,     /* a structure inside, by .table */
     JSON_F_OBJECT_PTR, /* pointer to a structure of .size bytes by .table; NULL when absent */
-    JSON_F_ARRAY,    /* struct json_array of structures of .size bytes by .table */
-    JSON_F_STR_ARRAY, /* struct json_str_array; each item at most 4096 bytes */
-    JSON_F_STR_MAP,  /* struct json_str_map: object whose values are all strings, of any length */
-    JSON_F_RAW,      /* const struct json * as it is */
+    JSON_F_ARRAY,      /* struct json_array of structures of .size bytes by .table */
+    JSON_F_STR_ARRAY,  /* struct json_str_array; each item at most 4096 bytes */
+    JSON_F_STR_MAP,    /* struct json_str_map: object whose values are all strings, of any length */
+    JSON_F_RAW,        /* const struct json * as it is */
 };
 
 struct json_array {
@@ -58,8 +58,9 @@ struct json_field {
     int flags;
     size_t present; /* offset of a bool that tells "was there"; 0: none */
     int64_t min, max;
-    size_t max_len;             /* bytes of a text, items of an array or map; 0: 4096, 1000 */
-    const char *const *names;   /* JSON_F_ENUM; for JSON_F_STR and _STR_ARRAY: nothing else is let in */
+    size_t max_len; /* bytes of a text, items of an array or map; 0: 4096, 1000 */
+    /* JSON_F_ENUM; for JSON_F_STR and _STR_ARRAY: nothing else is let in. */
+    const char *const *names;
     const struct json_field *table;
     size_t size;
 };

@@ -31,7 +31,8 @@ struct json {
             size_t len;
         } array;
         struct {
-            const struct json_member *members; /* in source order; of a repeated name, only the last */
+            /* In source order; of a repeated name, only the last. */
+            const struct json_member *members;
             size_t len;
         } object;
     };
@@ -75,11 +76,12 @@ size_t json_len(const struct json *v); /* of an array or object, else 0 */
 const struct json *json_item(const struct json *v, size_t index);
 const char *json_type_name(enum json_type type); /* "an object", "a string", … for messages */
 
-/* Frames a stream of concatenated objects or arrays (a watch): feed bytes as they come, get one call
- * for each whole document's text, which lives for that call only and is yet to be parsed. Linear in
- * the input. A document over max_bytes or max_depth fails with ERR_TOO_LARGE, anything but white
- * space between documents with ERR_PROTOCOL. What on_document returns other than 0 ends the stream
- * and is returned; after a failure only destroying it is left. on_document must not destroy it. */
+/* Frames a stream of concatenated objects or arrays (a watch): feed bytes as they come, get one
+ * call for each whole document's text, which lives for that call only and is yet to be parsed.
+ * Linear in the input. A document over max_bytes or max_depth fails with ERR_TOO_LARGE, anything
+ * but white space between documents with ERR_PROTOCOL. What on_document returns other than 0 ends
+ * the stream and is returned; after a failure only destroying it is left. on_document must not
+ * destroy it. */
 struct json_stream;
 typedef int (*json_stream_document)(void *context, struct str text, struct err *err);
 struct json_stream *json_stream_create(const struct json_limits *limits,

@@ -3,7 +3,8 @@
 #include "base/alloc.h"
 #include "kube/kube_internal.h"
 
-enum { MAX_RETRIES = 10, MAX_HEADERS = 64 };
+/* A proxy's maintenance page may ask for an hour: nobody here would wait so long for one answer. */
+enum { MAX_RETRIES = 10, MAX_RETRY_AFTER_MS = 30 * 1000, MAX_HEADERS = 64 };
 
 int kube_client_create(const struct kube_client_options *options, struct kube_client **ret,
                        struct err *err)
@@ -115,6 +116,8 @@ static void read_error(const struct http_reply *reply, struct err *err)
     }
     if (reply->retry_after_ms)
         err->retry_after_ms = reply->retry_after_ms;
+    if (err->retry_after_ms > MAX_RETRY_AFTER_MS)
+        err->retry_after_ms = MAX_RETRY_AFTER_MS;
     if (reply->status >= 500 && err->retry_after_ms)
         err->code = ERR_THROTTLED;
 }

@@ -243,11 +243,16 @@ int proc_elf_python(int fd, struct str path, struct proc_python *ret, struct err
         return r;
     }
 
+    /* A file has one table of each kind. Thousands of sections may claim the same bytes, and
+     * reading them all would take hours. */
+    bool seen_dynamic = false, seen_static = false;
     struct symbols symbols = {0};
     for (size_t i = 0; i < e.n_sections; i++) {
         const Elf64_Shdr *s = &e.sections[i];
-        if (s->sh_type != SHT_DYNSYM && s->sh_type != SHT_SYMTAB)
+        bool *seen = s->sh_type == SHT_DYNSYM ? &seen_dynamic : &seen_static;
+        if ((s->sh_type != SHT_DYNSYM && s->sh_type != SHT_SYMTAB) || *seen)
             continue;
+        *seen = true;
         r = read_symbols(&e, s, &symbols, err);
         if (r == ERR_INVALID)
             continue;

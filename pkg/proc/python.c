@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -18,7 +19,8 @@ static void close_fdp(int *fd)
 }
 
 /* path as the target sees it. A link in the target's files must not lead into ours, hence openat2;
- * what is no regular file (a FIFO put there) must not block us, hence O_NONBLOCK. */
+ * what is no regular file (a FIFO, a device) may block or act when it is opened, hence O_PATH
+ * first; *ret stays -1 then. */
 int proc_open_in_root(int proc, pid_t pid, struct arena *arena, struct str path, int *ret,
                       struct err *err)
 {
@@ -29,13 +31,21 @@ int proc_open_in_root(int proc, pid_t pid, struct arena *arena, struct str path,
         return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "open /proc/%s", link);
 
     struct open_how how = {
-        .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
+        .flags = O_PATH | O_CLOEXEC,
         .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     };
-    long fd = syscall(SYS_openat2, root, arena_cstr(arena, path), &how, sizeof(how));
+    _cleanup_(close_fdp) int found =
+        (int)syscall(SYS_openat2, root, arena_cstr(arena, path), &how, sizeof(how));
+    struct stat st;
+    if (found < 0 || fstat(found, &st) < 0)
+        return err_set_errno(err, errno, "read %.*s in the container", STR_ARG(path));
+    if (!S_ISREG(st.st_mode))
+        return 0;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", found);
+    int fd = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return err_set_errno(err, errno, "read %.*s in the container", STR_ARG(path));
-    *ret = (int)fd;
+    *ret = fd;
     return 0;
 }
 
@@ -67,7 +77,11 @@ static int inspect_library(int proc, struct arena *arena, pid_t pid, struct str 
     int r = proc_open_in_root(proc, pid, arena, path, &fd, err);
     if (r < 0)
         return r;
-    struct proc_python python;
+    struct proc_python python = {0};
+    if (fd < 0) {
+        *ret = python;
+        return 0;
+    }
     r = proc_elf_python(fd, path, &python, err);
     if (r < 0)
         return r;

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import ssl
 import time
 
 import kit
@@ -96,7 +97,9 @@ def test_what_is_not_a_result(space, k8s, endpoint, running):
     token = token_for(k8s, runner_of(space, running))
     wrong = {}
     for name, (body, reason) in GARBAGE.items():
-        with contextlib.suppress(ConnectionError):  # before all of a large body is sent
+        # Of a body that is too large in any case not all is read.
+        may_cut = contextlib.suppress(OSError) if reason is None else contextlib.nullcontext()
+        with may_cut:
             status, answer = endpoint.post(path_of(running), body, token)
             told = answer["reason"] if isinstance(answer, dict) else None
             expected = 422 if reason == "Invalid" else 413
@@ -179,8 +182,8 @@ def test_requests_that_are_no_http(space, k8s, endpoint, operator):
         b"\x00" * 4096,
     ]
     for text in hostile:
-        s = endpoint.connect()
-        with contextlib.suppress(ConnectionError):
+        s = endpoint.connect(15)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             s.sendall(text)
             answer = s.recv(1000)
             assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer

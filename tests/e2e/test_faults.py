@@ -1,7 +1,5 @@
 """The cluster breaks while profiles run; the operator's controller is the one in the cluster."""
 
-import time
-
 import kit
 import pytest
 from kit import wait_for
@@ -44,32 +42,3 @@ def test_certificate_that_became_useless(space, operator, k8s):
     operator.scale(0)
     operator.scale(1)
     space.profiled(space.pod("busy_threads.py"), duration="1s")
-
-
-@pytest.fixture
-def operator_on_node1(operator):
-    kit.kubectl("cordon", "node2")
-    operator.scale(0)
-    operator.scale(1)
-    kit.kubectl("uncordon", "node2")
-    assert operator.controller_pod().spec.node_name == "node1"
-
-
-def test_node_lost(space, operator_on_node1):
-    """A power cut: what ran there ends as NodeLost, what wants to start there as NodeNotReady."""
-    pod = space.pod("busy_threads.py", node=2)
-    running = space.apply(pod, duration="5s")
-    space.running(running)
-    kit.cluster("stop-node", "2")
-    try:
-        began = time.monotonic()
-        waiting = space.apply(pod, startDeadlineSeconds=25)
-        space.failed(waiting, "NodeNotReady", "node node2", timeout=45)
-        profile = space.failed(running, "NodeLost", "node node2", timeout=110)
-        assert time.monotonic() - began < 110
-        assert profile["status"]["targets"][0]["nodeName"] == "node2"
-    finally:
-        kit.cluster("start-node", "2")
-    wait_for("removal of the Jobs", lambda: not space.jobs(profile), 60)
-    again = space.start("busy_threads.py", node=2).wait_until_ready()
-    space.profiled(again, duration="1s")

@@ -30,7 +30,7 @@ def test_full_accuracy(space):
     assert not pod.python()[0].is_stopped()
     (job,) = space.jobs(profile)
     capabilities = job.spec.template.spec.containers[0].security_context.capabilities
-    assert capabilities.add == ["SYS_PTRACE", "SYS_ADMIN"] and capabilities.drop == ["ALL"]
+    assert capabilities.add == ["SYS_PTRACE", "SYS_ADMIN", "KILL"] and capabilities.drop == ["ALL"]
 
 
 def test_native(space):

@@ -26,6 +26,49 @@ def test_pod_that_comes_in_time(space):
     assert profile["status"]["reason"] == ""
 
 
+def test_waiting_again_for_the_same_is_one_event(space):
+    """Its target comes, cannot run, and goes: two waits for one reason are a series."""
+    name = space.apply("comes-and-goes", startDeadlineSeconds=300)
+    space.wait(name, "reason", lambda s: s["reason"] == "TargetNotFound")
+    pod = space.start(
+        "busy_threads.py", name="comes-and-goes", nodeSelector={"kubernetes.io/hostname": "nowhere"}
+    )
+    space.wait(name, "reason", lambda s: s["reason"] == "PodNotRunning")
+    pod.delete()
+    space.wait(name, "reason", lambda s: s["reason"] == "TargetNotFound")
+
+    def series():
+        return [e.series.count for e in space.events(name) if e.series]
+
+    assert wait_for("series of Events", series) == [2]
+    assert [e.reason for e in space.events(name)] == ["TargetNotFound", "PodNotRunning"]
+
+
+def test_job_deleted_by_somebody(space, k8s):
+    pod = space.pod("busy_threads.py")
+    name = space.apply(pod, duration="10m")
+    (job,) = space.jobs(space.running(name))
+    client.BatchV1Api(k8s).delete_namespaced_job(
+        job.metadata.name, job.metadata.namespace, propagation_policy="Background"
+    )
+    space.failed(name, "ProfilerFailed", timeout=30)
+    (python,) = pod.python()
+    wait_for("end of sampling", lambda: not space.samplers(space.profile(name)), 15)
+    assert not python.is_stopped()
+
+
+def test_runner_pod_removed_by_force(space):
+    pod = space.pod("busy_threads.py")
+    name = space.apply(pod, duration="10m")
+    profile = space.running(name)
+    (runner,) = space.runner_pods(profile)
+    space.core.delete_namespaced_pod(
+        runner.metadata.name, runner.metadata.namespace, grace_period_seconds=0
+    )
+    space.failed(name, "ProfilerFailed", timeout=40)
+    assert len(space.jobs(profile)) <= 1 and not pod.python()[0].is_stopped()
+
+
 def test_wrong_uid(space):
     pod = space.pod("busy_threads.py")
     other = "00000000-0000-0000-0000-000000000000"

@@ -146,7 +146,8 @@ def test_exits_while_sampled(space):
     )
     stacks = space.stacks(profile)
     assert sum(stacks.values()) == status["samples"] > 50
-    assert samples_in(stacks, "work_until") == status["samples"], stacks
+    # The rest is the interpreter's own end, which has no frames of Python.
+    assert samples_in(stacks, "work_until") > 0.9 * status["samples"], stacks
     assert kit.conditions_of(profile)["Complete"]["reason"] == "ProcessExited"
 
 

@@ -71,7 +71,7 @@ def test_every_right_is_used(asked):
             uses = [e for e in uses if not any(is_use_of(e, role) for role in roles)]
         if not uses:
             unused.append(right)
-    assert unused == []
+    assert not unused, f"never used: {unused}"
 
 
 def test_nothing_was_forbidden(asked):

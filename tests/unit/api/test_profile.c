@@ -126,6 +126,10 @@ static void result_names(void **state)
     memset(name, 'x', 253);
     name[253] = 0;
     assert_int_equal(profile_result_name(arena, str_of(name), STR("u")).len, 253);
+    name[243] = '.'; /* where it is cut: "x.-…" could not be stored */
+    struct str cut = profile_result_name(arena, str_of(name), STR("u"));
+    assert_int_equal(cut.len, 252);
+    assert_true(str_find(cut, STR(".-")) < 0);
 }
 
 static int set_up(void **state)

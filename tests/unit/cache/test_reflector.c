@@ -376,6 +376,27 @@ static const char too_large[] =
     "{\"kind\":\"Status\",\"code\":504,\"reason\":\"Timeout\",\"message\":\"Too large resource "
     "version: 7, current: 5\",\"details\":{\"causes\":[{\"reason\":\"ResourceVersionTooLarge\"}]}}";
 
+static void test_watches_that_expire_at_once_back_off(void **state)
+{
+    struct fixture *f = *state;
+    start_with_a(f);
+    fake_chunk(f->kube.fake, ERROR_EVENT("410", "Expired"));
+    expect_reply(f, PODS "limit=500", LIST_OF("6", ""));
+    expect(f, WATCH("6"));
+    fake_chunk(f->kube.fake, ERROR_EVENT("410", "Expired"));
+    start(f);
+    check(f, 500, "+a@5 -a@5 ");
+    assert_int_equal(f->failures, 1);
+    expect_reply(f, PODS "limit=500", LIST_OF("7", ""));
+    expect(f, WATCH("7"));
+    fake_chunk(f->kube.fake, EVENT("ADDED", POD("b", "2", "8")) ERROR_EVENT("410", "Expired"));
+    /* That one has lived: the next list follows at once. */
+    expect_reply(f, PODS "limit=500", LIST_OF("9", ""));
+    expect(f, WATCH("9"));
+    check(f, 1600, "+b@8 -b@8 ");
+    assert_int_equal(f->failures, 1);
+}
+
 static void test_full_list_if_too_large(void **state)
 {
     struct fixture *f = *state;
@@ -656,6 +677,7 @@ int main(void)
         TEST(test_expired_exact_resource_version),
         TEST(test_gone_as_status),
         TEST(test_expired_again_and_again_backs_off),
+        TEST(test_watches_that_expire_at_once_back_off),
         TEST(test_full_list_if_too_large),
         TEST(test_retry_internal_error),
         TEST(test_no_relist_on_too_many_requests),

@@ -341,6 +341,18 @@ static void test_check_retry(void **state)
     }
 }
 
+static void test_retry_after_an_hour_is_half_a_minute(void **state)
+{
+    struct fixture *f = *state;
+    expect_x(f);
+    fake_reply_later(f->kube.fake, 503, 3600 * 1000, "");
+    expect_x(f);
+    fake_reply(f->kube.fake, 200, "{}");
+    get_x(f, 30 * 1000 + 10);
+    assert_int_equal(f->answers, 1);
+    assert_int_equal(f->err.code, 0);
+}
+
 static void test_max_retries(void **state)
 {
     struct fixture *f = *state;
@@ -660,6 +672,7 @@ int main(void)
         TEST(test_errors),
         TEST(test_transport_errors),
         TEST(test_check_retry),
+        TEST(test_retry_after_an_hour_is_half_a_minute),
         TEST(test_max_retries),
         TEST(test_cancel_while_waiting_to_retry),
         TEST(test_cancel_under_way_and_before),

@@ -152,6 +152,20 @@ static void test_broken_files(void **state)
     }
 }
 
+static void test_one_symbol_table_of_a_kind(void **state)
+{
+    (void)state;
+    struct made m = make_elf("_PyRuntime", true, "3.9.18", 7);
+    m.sections[0] = m.sections[1];
+    m.sections[0].sh_size = 0;
+    struct proc_python p;
+    assert_int_equal(inspect(&m, sizeof(m), "/usr/bin/python3.9", &p, NULL), 0);
+    assert_false(p.is_python); /* the second one is not read */
+    m.sections[0].sh_type = SHT_SYMTAB;
+    assert_int_equal(inspect(&m, sizeof(m), "/usr/bin/python3.9", &p, NULL), 0);
+    assert_true(p.is_python);
+}
+
 static void test_what_is_no_elf(void **state)
 {
     (void)state;
@@ -262,9 +276,13 @@ static void test_this_process_is_not_python(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_symbols_decide), cmocka_unit_test(test_versions),
-        cmocka_unit_test(test_broken_files),   cmocka_unit_test(test_what_is_no_elf),
-        cmocka_unit_test(test_mapped_library), cmocka_unit_test(test_this_process_is_not_python),
+        cmocka_unit_test(test_symbols_decide),
+        cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_broken_files),
+        cmocka_unit_test(test_one_symbol_table_of_a_kind),
+        cmocka_unit_test(test_what_is_no_elf),
+        cmocka_unit_test(test_mapped_library),
+        cmocka_unit_test(test_this_process_is_not_python),
     };
     return cmocka_run_group_tests_name("proc/python", tests, NULL, NULL);
 }

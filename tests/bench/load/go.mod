@@ -1,0 +1,3 @@
+module pyspy.dev/tests/bench/load
+
+go 1.24.0
