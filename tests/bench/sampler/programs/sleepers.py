@@ -1,0 +1,9 @@
+import threading,time
+def s():
+    while 1: time.sleep(1000)
+for i in range(50): threading.Thread(target=s,daemon=True).start()
+def w():
+    x=0
+    for i in range(100000): x+=i
+    return x
+while 1: w()
