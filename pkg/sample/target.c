@@ -26,7 +26,7 @@ struct thread {
 struct interpreter {
     uint64_t address, gil;
     uint64_t head, holder; /* as just read */
-    int32_t locked;
+    int32_t locked;        /* behind holder, as in the lock itself */
 };
 
 struct target {
@@ -52,6 +52,10 @@ struct target {
     struct sample_counts counts;
     struct sample_frame *frames[STACK_DEPTH_MAX];
 };
+
+_Static_assert(offsetof(struct interpreter, locked) ==
+                   offsetof(struct interpreter, holder) + sizeof(uint64_t),
+               "read as one");
 
 static int64_t now_ms(void)
 {
@@ -248,24 +252,27 @@ static int refresh(struct target *t)
     return e;
 }
 
-/* The heads of the lists and the locks, in one call. True: nothing is new. */
+/* The heads of the lists of threads and the locks, in one call. A new interpreter is seen at the
+ * next refresh. */
 static int look_at_heads(struct target *t, bool *ret_same)
 {
     const struct python_offsets *o = &t->offsets;
     struct memory_batch *b = &t->stack.batch;
-    uint64_t head, heads[SAMPLE_INTERPRETERS_MAX];
-    memory_batch_add(b, t->symbols.runtime + o->runtime_interpreters, &head, sizeof(head));
+    uint64_t heads[SAMPLE_INTERPRETERS_MAX];
     for (size_t i = 0; i < t->n_interpreters; i++) {
         struct interpreter *ip = &t->interpreters[i];
         ip->locked = 0;
         memory_batch_add(b, ip->address + o->interpreter_threads, &heads[i], sizeof(heads[i]));
-        if (ip->gil) {
+        if (ip->gil && o->gil_locked == o->gil_holder + sizeof(ip->holder)) {
+            memory_batch_add(b, ip->gil + o->gil_holder, &ip->holder,
+                             sizeof(ip->holder) + sizeof(ip->locked));
+        } else if (ip->gil) {
             memory_batch_add(b, ip->gil + o->gil_holder, &ip->holder, sizeof(ip->holder));
             memory_batch_add(b, ip->gil + o->gil_locked, &ip->locked, sizeof(ip->locked));
         }
     }
     int e = memory_batch_read(t->reader, b);
-    bool same = e == 0 && head == t->interpreters_head;
+    bool same = e == 0 && t->n_interpreters > 0;
     for (size_t i = 0; same && i < t->n_interpreters; i++)
         same = heads[i] == t->interpreters[i].head;
     *ret_same = same;

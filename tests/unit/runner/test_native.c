@@ -34,8 +34,11 @@ static pid_t start_python(void)
         _exit(127);
     }
     close(fds[1]);
-    char c;
-    ssize_t n = read(fds[0], &c, 1);
+    char text[8] = "";
+    ssize_t n = 1;
+    /* To the end of the line: a pipe closed under it would end it. */
+    while (n == 1 && text[0] != '\n')
+        n = read(fds[0], text, 1);
     close(fds[0]);
     if (n == 1)
         return pid;
