@@ -310,7 +310,9 @@ void upload_send(struct world *w, struct client *c, const char *path, const char
                 "POST %s HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\n"
                 "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
                 path ? path : own, token ? token : "sesame", body.len);
-    assert_true(client_open(c, http_server_port(w->http, "plain")));
+    /* TLS 1.2, where the first bytes after the handshake are the answer's. */
+    assert_true(w->tls ? client_open_tls(c, http_server_port(w->http, "results"), TLS1_2_VERSION)
+                       : client_open(c, http_server_port(w->http, "plain")));
     assert_true(client_send(c, head.ptr, head.len));
     client_send(c, body.ptr, body.len); /* the server may have refused it meanwhile */
 }

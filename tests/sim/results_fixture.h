@@ -48,6 +48,7 @@ struct world {
     _Atomic int handled;           /* uploads that reached the handler */
     sem_t block;                   /* see world_block_worker() */
     struct worker_task blocker;
+    bool tls; /* uploads come over it */
     bool stopped;
 };
 
