@@ -371,6 +371,8 @@ static void app_finish(struct app *a)
     if (a->server)
         http_server_stop(a->server, 0);
     worker_destroy(a->worker);
+    if (a->loop)
+        loop_flush_posts(a->loop); /* requests that came meanwhile: they own their exchange */
     results_destroy(a->results);
     http_server_destroy(a->server);
     probes_destroy(a->probes);

@@ -108,7 +108,7 @@ static void stored(void *context, struct kube_object *object, struct err *err)
     } else if (err->code == ERR_TOO_LARGE || err->http_status == 413) {
         refuse(h, 413, profile_reason_names[REASON_RESULT_TOO_LARGE], err->message);
     } else if (err->code == ERR_FORBIDDEN || err->code == ERR_INVALID ||
-               err->code == ERR_NOT_FOUND) {
+               (err->code == ERR_NOT_FOUND && !h->patch)) { /* patch: deleted since; once more */
         refuse(h, 403, forbidden, err->message);
     } else {
         refuse(h, 503, profile_reason_names[REASON_STORAGE_UNAVAILABLE], err->message);

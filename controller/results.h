@@ -24,7 +24,8 @@ struct results_options {
 };
 
 int results_create(const struct results_options *options, struct results **ret, struct err *err);
-/* Requests under way are cancelled; their exchanges are answered with 503. */
+/* Requests under way are cancelled; their exchanges are answered with 503. After the server and the
+ * worker have stopped and loop_flush_posts() has run what they posted. */
 void results_destroy(struct results *r);
 
 bool results_busy(const struct results *r);

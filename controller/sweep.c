@@ -207,7 +207,13 @@ void sweep_stop(struct sweep *s)
 void sweep_hint(struct sweep *s, int64_t ttl_s)
 {
     int64_t delay = ttl_s * 1000 + 1000; /* completionTime has whole seconds */
-    if (ttl_s >= 0 && s->running && delay < PASS_MAX_MS && !s->arena &&
-        (!loop_timer_armed(&s->timer) || s->timer.node.key - loop_now(s->loop) > delay))
+    if (ttl_s < 0 || !s->running || delay >= PASS_MAX_MS)
+        return;
+    int64_t due_ms = clock_wall_ms(loop_clock(s->loop)) + delay;
+    if (s->arena) { /* in a pass, whose lists may be from before */
+        if (!s->next_due_ms || due_ms < s->next_due_ms)
+            s->next_due_ms = due_ms;
+    } else if (!loop_timer_armed(&s->timer) || s->timer.node.key - loop_now(s->loop) > delay) {
         arm(s, delay);
+    }
 }

@@ -173,6 +173,12 @@ static int run_posts(struct loop *l)
     return ran;
 }
 
+void loop_flush_posts(struct loop *l)
+{
+    while (run_posts(l) > 0)
+        ;
+}
+
 /* Timers */
 
 void loop_timer_arm(struct loop *l, struct loop_timer *t, int64_t delay_ms)

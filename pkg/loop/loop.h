@@ -33,6 +33,9 @@ void loop_stop(struct loop *l);
 
 /* Runs fn(arg) on the loop's thread, soon, in order. Any thread. */
 void loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
+/* Runs what was posted, and nothing else: for the end, when those who post have stopped and what
+ * they sent is not to be lost. */
+void loop_flush_posts(struct loop *l);
 
 /* A timer in its owner's structure. Zero it, set `fire`; the owner disarms it before its memory
  * goes. Fires once for each arming. */

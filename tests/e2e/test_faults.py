@@ -7,19 +7,6 @@ from kit import wait_for
 pytestmark = pytest.mark.serial
 
 
-def test_api_server_restarted(space, operator):
-    pod = space.pod("busy_threads.py")
-    name = space.apply(pod, duration="12s")
-    space.running(name)
-    kit.cluster("restart-apiserver")
-    profile = space.completed(name, timeout=90)
-    assert profile["status"]["reason"] == ""
-    assert len(space.jobs(profile)) == 1 and len(profile["status"]["results"]) == 1
-    # It leads again, or still.
-    wait_for("leader", operator.leader, 30)
-    space.profiled(pod, duration="1s")
-
-
 def test_controller_killed_while_sampling(space, operator):
     pod = space.pod("busy_threads.py")
     name = space.apply(pod, duration="5s")
@@ -42,3 +29,16 @@ def test_certificate_that_became_useless(space, operator, k8s):
     operator.scale(0)
     operator.scale(1)
     space.profiled(space.pod("busy_threads.py"), duration="1s")
+
+
+def test_api_server_restarted(space, operator):
+    pod = space.pod("busy_threads.py")
+    name = space.apply(pod, duration="12s")
+    space.running(name)
+    kit.cluster("restart-apiserver")
+    profile = space.completed(name, timeout=90)
+    assert profile["status"]["reason"] == ""
+    assert len(space.jobs(profile)) == 1 and len(profile["status"]["results"]) == 1
+    # It leads again, or still.
+    wait_for("leader", operator.leader, 30)
+    space.profiled(pod, duration="1s")

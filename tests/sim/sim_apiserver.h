@@ -64,6 +64,9 @@ void sim_apiserver_compact(struct sim_apiserver *s);
 typedef bool (*sim_hook)(void *context, const struct sim_request *request,
                          struct sim_answer *answer, bool after);
 void sim_apiserver_set_hook(struct sim_apiserver *s, sim_hook hook, void *context);
+/* Sets the answer to a Status. cause: NULL or the reason of a cause. */
+void sim_answer_status(struct sim_answer *answer, int status, const char *reason,
+                       const char *message, const char *cause);
 
 /* A request without transport, faults and latency, as another client makes it. content_type: for
  * patches, "" for JSON. reply: NULL or a buffer for the body. Returns the status. */

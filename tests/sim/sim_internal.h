@@ -60,9 +60,6 @@ bool sim_chance(struct sim_apiserver *s, unsigned per_mille);
 /* Answers a request that is no watch. */
 void sim_answer(struct sim_apiserver *s, const struct sim_request *request,
                 struct sim_answer *answer, bool with_faults);
-/* Sets the answer to a Status. cause: NULL or the reason of a cause. */
-void sim_answer_status(struct sim_answer *answer, int status, const char *reason,
-                       const char *message, const char *cause);
 int sim_find_target(const struct sim_apiserver *s, const char *path, struct sim_target *ret);
 /* The decoded value of a parameter, to be freed; NULL when it is not there. */
 char *sim_parameter(const char *query, const char *name);

@@ -206,6 +206,26 @@ static void test_posts_left_behind_are_freed(void **state)
     loop_post(f->loop, run_post, &a); /* the leak check watches */
 }
 
+static void never(struct loop_timer *timer)
+{
+    (void)timer;
+    fail_msg("a timer fired");
+}
+
+/* What posts in turn too; and nothing but posts. */
+static void test_posts_are_flushed(void **state)
+{
+    struct fixture *f = *state;
+    struct post a = {f, "a "};
+    struct loop_timer timer = {.fire = never};
+    loop_timer_arm(f->loop, &timer, 0);
+    loop_flush_posts(f->loop);
+    loop_post(f->loop, post_again, &a);
+    loop_flush_posts(f->loop);
+    assert_string_equal(buf_cstr(&f->story), "a again ");
+    loop_timer_disarm(f->loop, &timer);
+}
+
 static void *post_from_thread(void *arg)
 {
     struct post *p = arg;
@@ -355,6 +375,7 @@ int main(void)
         TEST(test_step_waits_for_the_timer),
         TEST(test_posts_run_in_order),
         TEST(test_posts_left_behind_are_freed),
+        TEST(test_posts_are_flushed),
         TEST(test_another_thread_posts_and_stops),
         TEST(test_idle_means_no_wakeups),
         TEST(test_watches),
