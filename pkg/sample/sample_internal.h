@@ -47,6 +47,7 @@ struct stack_memory {
     uint64_t *objects; /* addresses of frames outside of them */
     size_t n_objects, cap_objects;
     uint64_t cframe;
+    uint64_t root; /* the outermost frame; 0: none */
 };
 void stack_memory_finish(struct stack_memory *m);
 

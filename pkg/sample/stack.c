@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "sample/sample_internal.h"
 
+#define ROOT_SEEN  5
 #define ATTEMPTS   12
 #define SLACK      1024       /* bytes behind the last frame seen that are read as well */
 #define CHUNK_MAX  (1u << 20) /* bytes of one piece of the data stack */
@@ -272,6 +273,8 @@ static void keep_objects(struct stack_memory *m, const uint64_t *objects, size_t
 int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t objects[STACK_DEPTH_MAX];
+    uint64_t candidate = 0;
+    int seen = 0;
     int result = -EAGAIN;
     if (r->offsets->thread_cframe && !m->cframe &&
         memory_read(r->reader, thread + r->offsets->thread_cframe, &m->cframe, sizeof(m->cframe)) <
@@ -319,8 +322,20 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
             if (e < 0 || last < 0 || now.frame != before.frame)
                 e = -EAGAIN;
         }
-        if (e == 0)
+        /* A generator's frame is linked to its caller only while it runs: caught between two runs,
+         * the stack seems to begin with it. So another beginning than last time's must show several
+         * times in a row. */
+        uint64_t root = e == 0 && r->depth ? r->frames[r->depth - 1].address : 0;
+        if (e == 0 && root != m->root) {
+            seen = root == candidate ? seen + 1 : 1;
+            candidate = root;
+            if (seen < ROOT_SEEN)
+                e = -EAGAIN;
+        }
+        if (e == 0) {
+            m->root = root;
             return 0;
+        }
         result = e;
     }
     return result;
