@@ -166,7 +166,7 @@ static void profile_changed(void *context, enum cache_change change, struct kube
 {
     struct controller *c = context;
     /* Deleted and made again under the same name between two looks: two resources. */
-    if (old && now && !str_eq(old->uid, now->uid)) {
+    if (change == CACHE_UPDATED && !str_eq(old->uid, now->uid)) {
         profile_changed(context, CACHE_DELETED, old, NULL);
         old = NULL;
         change = CACHE_ADDED;

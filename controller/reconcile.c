@@ -4,8 +4,9 @@
 #include "base/log.h"
 #include "controller/job.h"
 
-#define STATUS_MAX (256u << 10)
-#define JOB_MAX    (256u << 10)
+#define STATUS_MAX       (256u << 10)
+#define CONFLICT_LOOK_MS 1000
+#define JOB_MAX          (256u << 10)
 
 struct reconcile {
     struct tracked *tracked;
@@ -122,18 +123,19 @@ static void status_written(void *context, struct kube_object *object, struct err
         finish(r);
         return;
     }
-    if (err->code == ERR_CONFLICT) { /* from fresh; the newer version is on its way */
-        r->plan.look_again_ms = 100;
-        finish(r);
-        return;
-    }
-    if (err->code) {
+    if (err->code && err->code != ERR_CONFLICT) {
         fail(r, "cannot write the status", err);
         return;
     }
+    /* What the cache shows is old, by our write or by another's: the watch brings the newer. */
     free(t->written_rv);
     t->written_rv = str_dup(r->profile.meta.resource_version);
     t->written_ms = loop_now(t->controller->loop);
+    if (err->code == ERR_CONFLICT) {
+        r->plan.look_again_ms = CONFLICT_LOOK_MS;
+        finish(r);
+        return;
+    }
     telemetry_profile_status(t->controller->telemetry, &r->profile.status, &r->plan.status);
     if (profile_phase_is_final(r->plan.status.phase) && r->profile.spec.ttl_s >= 0)
         t->controller->on_finished(t->controller->context, r->profile.spec.ttl_s);

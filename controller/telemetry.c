@@ -157,7 +157,7 @@ void telemetry_request(struct telemetry *t, const char *host, const char *verb, 
         snprintf(status, sizeof(status), "%d", code);
     metrics_add(metrics_series(t->client_requests, status, method_of(verb), host), 1);
     metrics_add(metrics_series(t->requests, verb, group, resource), 1);
-    if (strcmp(verb, "watch"))
+    if (strcmp(verb, "watch") != 0)
         metrics_observe(metrics_series(t->request_time, verb), (double)duration_ms / 1000);
 }
 

@@ -220,7 +220,8 @@ void sampler_start(struct sampler *s, struct run *run, const struct candidate *c
     s->status = (struct process_status){
         .host_pid = candidate->process.pid,
         .pid = candidate->process.container_pid,
-        .command = candidate->process.command,
+        .command = run->task.sampling.command_lines ? candidate->process.command
+                                                    : candidate->process.program,
         .python_version = str_of(candidate->python.version),
     };
 

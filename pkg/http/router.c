@@ -104,7 +104,7 @@ int router_match(const struct router *r, const char *listener, const struct requ
     bool path_known = false;
     for (size_t i = 0; i < r->n; i++) {
         const struct entry *e = &r->entries[i];
-        if (e->route.listener && strcmp(e->route.listener, listener))
+        if (e->route.listener && strcmp(e->route.listener, listener) != 0)
             continue;
         if (!path_matches(e, request, &match))
             continue;

@@ -207,7 +207,7 @@ int json_builder_end(struct json_builder *b)
     struct json_slot *slots = b->slots + open->first_slot;
     if (open->node->type == JSON_OBJECT)
         return object_close(b, open->node, slots, len);
-    const struct json **items = arena_array(b->arena, len, sizeof(*items));
+    const struct json **items = arena_array(b->arena, len, sizeof(const struct json *));
     for (size_t i = 0; i < len; i++)
         items[i] = slots[i].value;
     open->node->array.items = items;

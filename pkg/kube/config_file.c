@@ -207,7 +207,9 @@ static int set_impersonation(struct kube_config *c, const struct user *user, str
     c->as_groups = user->as_groups.items;
     c->n_as_groups = user->as_groups.len;
 
-    if (user->as_extra && user->as_extra->type != JSON_OBJECT)
+    if (!user->as_extra)
+        return 0;
+    if (user->as_extra->type != JSON_OBJECT)
         return err_set(err, ERR_INVALID, "as-user-extra: an object is expected");
     size_t n = 0;
     for (size_t i = 0; i < json_len(user->as_extra); i++)

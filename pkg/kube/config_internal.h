@@ -75,10 +75,10 @@ int kube_file_value_load(struct kube_file_value *v, size_t max, const char *what
 void kube_file_value_set(struct kube_file_value *v, struct str bytes);
 void kube_file_value_finish(struct kube_file_value *v);
 
-/* files: paths, the first wins. A missing file is skipped unless `must_exist`. ERR_NOT_FOUND when
+/* The first of the files wins. A missing one is skipped unless `must_exist`. ERR_NOT_FOUND when
  * there was none. */
-int kube_config_from_files(struct kube_config *c, char *const *files, size_t n_files,
-                           bool must_exist, const char *context, struct err *err);
+int kube_config_from_files(struct kube_config *c, char *const *paths, size_t n_paths,
+                           bool must_exist, const char *context_name, struct err *err);
 /* ERR_NOT_FOUND when this is not in a Pod. */
 int kube_config_in_cluster(struct kube_config *c, const char *service_account_dir, struct err *err);
 

@@ -175,29 +175,33 @@ static void write_series(struct event_recorder *r, struct series *s)
     enqueue(r, KUBE_PATCH, s->namespace_, s->name, &body);
 }
 
-static void arm_flush(struct event_recorder *r)
+/* When the oldest series has to be looked at again; INT64_MAX: there is none. */
+static int64_t next_flush_ms(const struct event_recorder *r)
 {
     if (list_empty(&r->by_age))
-        return;
-    const struct series *oldest = CONTAINER_OF(r->by_age.next, struct series, node);
-    loop_timer_arm(r->options.loop, &r->flush, oldest->written_ms + SERIES_MS - now_ms(r));
+        return INT64_MAX;
+    return CONTAINER_OF(r->by_age.next, struct series, node)->written_ms + SERIES_MS;
+}
+
+static void arm_flush(struct event_recorder *r)
+{
+    int64_t at = next_flush_ms(r);
+    if (at != INT64_MAX)
+        loop_timer_arm(r->options.loop, &r->flush, at - now_ms(r));
 }
 
 /* What went on since the last writing is written; what was quiet has ended. */
 static void flush_due(struct loop_timer *timer)
 {
     struct event_recorder *r = CONTAINER_OF(timer, struct event_recorder, flush);
-    LIST_FOREACH(&r->by_age, node)
-    {
+    int64_t now = now_ms(r);
+    for (struct list *node; next_flush_ms(r) <= now && (node = list_pop(&r->by_age));) {
         struct series *s = CONTAINER_OF(node, struct series, node);
-        if (now_ms(r) < s->written_ms + SERIES_MS)
-            break;
         if (s->count == s->written_count) {
             series_free(r, s);
             continue;
         }
         write_series(r, s);
-        list_remove(&s->node);
         list_append(&r->by_age, &s->node);
     }
     arm_flush(r);
@@ -218,8 +222,9 @@ static void repeat(struct event_recorder *r, struct series *s)
 static void remember(struct event_recorder *r, struct str key, const char *namespace_,
                      const char *name)
 {
-    if (map_size(r->by_key) >= MAX_SERIES)
-        series_free(r, CONTAINER_OF(r->by_age.next, struct series, node));
+    struct list *oldest = map_size(r->by_key) >= MAX_SERIES ? list_pop(&r->by_age) : NULL;
+    if (oldest)
+        series_free(r, CONTAINER_OF(oldest, struct series, node));
     struct series *s = xcalloc(1, sizeof(*s));
     s->key = str_dup(key);
     s->namespace_ = xstrdup(namespace_);
@@ -350,8 +355,8 @@ void event_recorder_destroy(struct event_recorder *r)
     loop_timer_disarm(r->options.loop, &r->flush);
     for (struct list *node; (node = list_pop(&r->queue));)
         write_free(CONTAINER_OF(node, struct write, node));
-    while (!list_empty(&r->by_age))
-        series_free(r, CONTAINER_OF(r->by_age.next, struct series, node));
+    for (struct list *node; (node = list_pop(&r->by_age));)
+        series_free(r, CONTAINER_OF(node, struct series, node));
     map_destroy(r->by_key);
     free(r->controller);
     free(r->instance);

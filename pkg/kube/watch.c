@@ -49,7 +49,7 @@ static int on_document(void *context, struct str text, struct err *err)
     enum kube_event_type type;
     _cleanup_(kube_object_unrefp) struct kube_object *object = NULL;
     int failed = kube_decode_event(text, &type, &object, err);
-    if (failed)
+    if (!object)
         return failed;
     struct err status_err = ERR_INIT;
     if (type == KUBE_ERROR)

@@ -195,8 +195,11 @@ static void begin_pending(struct loop_transport *in_loop)
 static int reap_finished(struct loop_transport *in_loop)
 {
     struct http_transport *t = CONTAINER_OF(in_loop, struct http_transport, in_loop);
+    /* Only those of now: one whose handler starts another that fails at once must not hold the
+     * turn. */
+    struct list *last = t->finished.prev;
     int ran = 0;
-    for (struct list *node; (node = list_pop(&t->finished)); ran++) {
+    for (struct list *node = NULL; node != last && (node = list_pop(&t->finished)); ran++) {
         struct http_call *call = CONTAINER_OF(node, struct http_call, node);
         call_detach(call);
         struct err err = call->failure;

@@ -9,4 +9,4 @@
 int http_transport_create(struct loop *l, const char *user_agent, struct transport **ret,
                           struct err *err);
 /* Before its loop, and not inside a call-back of the transport. Cancels what is under way. */
-void http_transport_destroy(struct transport *t);
+void http_transport_destroy(struct transport *self);

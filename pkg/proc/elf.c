@@ -65,7 +65,7 @@ static int elf_open(struct elf *e, int fd, struct err *err)
         return err_set(err, ERR_INVALID, "not a regular file");
     *e = (struct elf){.fd = fd, .size = (uint64_t)st.st_size};
 
-    Elf64_Ehdr header;
+    Elf64_Ehdr header = {0};
     int r = read_at(e, 0, &header, sizeof(header), err);
     if (r < 0)
         return r;

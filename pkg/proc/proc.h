@@ -18,6 +18,7 @@ struct proc_process {
     uint64_t start_time;   /* clock ticks since boot; with pid it names a process for good */
     uint64_t cpu_ticks;    /* user and system */
     struct str command;    /* command line with spaces; of at most 1024 bytes; UTF-8 made valid */
+    struct str program;    /* the same without what may be a secret: "python3 /app/server.py …" */
     struct str executable; /* link of exe, "" unreadable */
     struct str cgroup_id;  /* container ID that its cgroup names; "" none */
     char state;            /* R S D Z T t … */

@@ -135,6 +135,53 @@ static struct str clean_command(struct arena *arena, struct str raw)
     return arena_str(arena, str_trim(buf_str(&out)));
 }
 
+/* Flags of the python command that take no value. */
+static bool is_plain_flag(struct str arg)
+{
+    if (arg.len < 2 || arg.ptr[0] != '-')
+        return false;
+    for (size_t i = 1; i < arg.len; i++)
+        if (!strchr("bBdEiIOPqsSuv", arg.ptr[i]))
+            return false;
+    return true;
+}
+
+/* The arguments of what runs may be secrets, its name is none. A title that the process wrote
+ * itself is one text and stays as it is. */
+static struct str program_of(struct arena *arena, struct str raw)
+{
+    while (raw.len > 0 && raw.ptr[raw.len - 1] == '\0')
+        raw.len--;
+    struct str rest = raw;
+    struct str name = str_cut(&rest, '\0');
+    if (!rest.ptr)
+        return clean_command(arena, name);
+    ssize_t slash = str_rfind_char(name, '/');
+    struct str what = STR_NULL;
+    const char *by = " ";
+    if (str_starts_with(str_sub(name, (size_t)(slash + 1), name.len), STR("python"))) {
+        what = str_cut(&rest, '\0');
+        while (rest.ptr && is_plain_flag(what))
+            what = str_cut(&rest, '\0');
+        if (rest.ptr && str_is(what, "-m")) {
+            by = " -m ";
+            what = str_cut(&rest, '\0');
+        }
+        if (str_starts_with(what, STR("-")))
+            what = STR_NULL;
+    }
+    bool more = rest.ptr || !what.len;
+    _cleanup_(buf_finish) struct buf text = BUF_INIT(2 * PROC_COMMAND_MAX);
+    buf_append_str(&text, name);
+    if (what.len) {
+        buf_append_cstr(&text, by);
+        buf_append_str(&text, what);
+    }
+    if (more)
+        buf_append_cstr(&text, " …");
+    return clean_command(arena, buf_str(&text));
+}
+
 static struct str read_executable(int proc, struct arena *arena, pid_t pid)
 {
     char path[32], link[PATH_MAX];
@@ -171,6 +218,7 @@ int proc_read(int proc, struct arena *arena, pid_t pid, struct proc_process *ret
         .start_time = stat.start_time,
         .cpu_ticks = stat.cpu_ticks,
         .command = clean_command(arena, buf_str(&command)),
+        .program = program_of(arena, buf_str(&command)),
         .executable = read_executable(proc, arena, pid),
         .cgroup_id = arena_str(arena, proc_cgroup_container(buf_str(&cgroup))),
         .state = stat.state,

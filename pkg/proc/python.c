@@ -109,7 +109,7 @@ static int inspect_maps(int proc, struct arena *arena, pid_t pid, struct proc_py
             continue;
         last = path;
         looked++;
-        struct proc_python python;
+        struct proc_python python = {0};
         struct err one = ERR_INIT;
         r = inspect_library(proc, arena, pid, path, &python, &one);
         if (r < 0 && first.code == 0)

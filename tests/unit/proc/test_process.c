@@ -118,6 +118,29 @@ static void test_hostile_command_lines(void **state)
             fail_msg("row %zu: \"%.*s\"", i, STR_ARG(p.command));
     }
 
+    static const struct {
+        struct str raw;
+        const char *program;
+    } programs[] = {
+        {STR("gunicorn: worker [app]\0\0\0"), "gunicorn: worker [app]"},
+        {STR("python3\0/app/server.py\0--password=x\0"), "python3 /app/server.py \xe2\x80\xa6"},
+        {STR("/usr/bin/python3.12\0-Iu\0/app/x.py\0"), "/usr/bin/python3.12 /app/x.py"},
+        {STR("python\0-m\0flask\0run\0"), "python -m flask \xe2\x80\xa6"},
+        {STR("python\0-c\0secret = 1\0"), "python \xe2\x80\xa6"},
+        {STR("python\0-X\0secret\0app.py\0"), "python \xe2\x80\xa6"},
+        {STR("uwsgi\0--http-auth\0user:secret\0"), "uwsgi \xe2\x80\xa6"},
+        {STR("python3\0"), "python3"},
+        {STR(""), ""},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(programs); i++) {
+        _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
+        put(9, "cmdline", programs[i].raw);
+        struct proc_process p;
+        assert_int_equal(proc_read(proc, arena, 9, &p, NULL), 0);
+        if (!str_is(p.program, programs[i].program))
+            fail_msg("program %zu: \"%.*s\"", i, STR_ARG(p.program));
+    }
+
     /* A long one is cut, between characters. */
     _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
     _cleanup_(buf_finish) struct buf longer = BUF_INIT(65536);
