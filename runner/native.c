@@ -19,8 +19,7 @@ struct native {
 
 bool native_wanted(const struct sampling_spec *sampling)
 {
-    return sampling->engine == ENGINE_NATIVE ||
-           (sampling->engine == ENGINE_AUTO && !sampling->native);
+    return sampling->engine == ENGINE_NATIVE;
 }
 
 const char *native_accuracy(const struct sampling_spec *sampling)

@@ -1,4 +1,5 @@
 #include "runner/run.h"
+#include "runner/native.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -84,15 +85,11 @@ static double seconds(const struct timeval *t)
     return (double)t->tv_sec + (double)t->tv_usec / 1e6;
 }
 
-/* Where Auto had to take both, it is py-spy: what is said of its accuracy holds for all. */
 static struct str engine(const struct run *run)
 {
     if (run->n_samplers == 0)
         return STR_NULL;
-    for (size_t i = 0; i < run->n_samplers; i++)
-        if (!run->samplers[i].native)
-            return STR("PySpy");
-    return STR("Native");
+    return native_wanted(&run->task.sampling) ? STR("Native") : STR("PySpy");
 }
 
 static void sum_up(const struct run *run, struct buf *out)

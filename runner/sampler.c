@@ -152,8 +152,7 @@ static int spawn(struct sampler *s, struct err *err)
 
 static void on_native_end(void *context);
 
-/* Whether our own sampler is at work, or the run of this process has ended. Where the options leave
- * the choice, py-spy takes what ours does not know. */
+/* Whether our own sampler is at work, or the run of this process has ended. */
 static bool start_native(struct sampler *s)
 {
     struct run *run = s->run;
@@ -165,10 +164,6 @@ static bool start_native(struct sampler *s)
         profile_scrub_process_frames(s->profile);
     int r = native_start(run, s->handle.pid, sampling->subprocesses && run->chosen.len == 1,
                          s->profile, on_native_end, s, &s->native, &err);
-    if (r == ERR_INVALID && sampling->engine == ENGINE_AUTO) {
-        log_info("py-spy samples this process", LOG_I("pid", s->handle.pid), LOG_ERR(&err));
-        return false;
-    }
     if (r < 0) {
         end_early(s,
                   r == ERR_NOT_FOUND   ? REASON_PROCESS_EXITED

@@ -101,7 +101,7 @@ static void test_target_ends(void **state)
 static void test_wanted(void **state)
 {
     (void)state;
-    assert_true(native_wanted(&(struct sampling_spec){.engine = ENGINE_AUTO}));
+    assert_false(native_wanted(&(struct sampling_spec){.engine = ENGINE_AUTO}));
     assert_false(native_wanted(&(struct sampling_spec){.engine = ENGINE_AUTO, .native = true}));
     assert_false(native_wanted(&(struct sampling_spec){.engine = ENGINE_PYSPY}));
     assert_true(native_wanted(&(struct sampling_spec){.engine = ENGINE_NATIVE}));
