@@ -375,7 +375,7 @@ static int by_self(const void *a, const void *b)
 
 static void show_top(struct top *top, const struct arguments *a, int64_t looks)
 {
-    qsort(top->entries, top->n, sizeof(top->entries[0]), by_self);
+    qsort(top->entries, top->n, sizeof(void *), by_self);
     if (isatty(STDOUT_FILENO))
         printf("\033[H\033[2J");
     printf("process %lld: %lld samples in %lld looks\n %%own %%total  function (file)\n",

@@ -59,7 +59,8 @@ int proc_inspect_python(int proc, struct arena *arena, pid_t pid, struct proc_py
                         struct err *err);
 
 /* Opens for reading a regular file by a path as the target sees it, in its own root: its links do
- * not lead out of it. The caller closes *ret, which stays as it is where the file is no regular one.
+ * not lead out of it. The caller closes *ret, which stays as it is where the file is no regular
+ * one.
  */
 int proc_open_in_root(int proc, pid_t pid, struct arena *arena, struct str path, int *ret,
                       struct err *err);

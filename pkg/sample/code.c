@@ -57,10 +57,10 @@ struct codes *codes_create(struct memory_reader *reader, const struct python_off
     struct codes *c = xcalloc(1, sizeof(*c));
     *c = (struct codes){.reader = reader, .offsets = offsets, .code_type = code_type};
     c->cap = 1024;
-    c->slots = xcalloc(c->cap, sizeof(*c->slots));
+    c->slots = xcalloc(c->cap, sizeof(void *));
     c->seed = random_u64(&random_system);
     c->heads = xcalloc(MEMORY_PIECES_MAX, offsets->code_head);
-    c->waiting = xcalloc(MEMORY_PIECES_MAX, sizeof(*c->waiting));
+    c->waiting = xcalloc(MEMORY_PIECES_MAX, sizeof(void *));
     return c;
 }
 
@@ -120,7 +120,7 @@ static struct code *entry(struct codes *c, uint64_t address)
         struct code **old = c->slots;
         size_t n = c->cap;
         c->cap *= 2;
-        c->slots = xcalloc(c->cap, sizeof(*c->slots));
+        c->slots = xcalloc(c->cap, sizeof(void *));
         for (size_t i = 0; i < n; i++)
             if (old[i])
                 *slot_of(c, old[i]->address) = old[i];

@@ -288,9 +288,7 @@ static void look_at_all(struct record *r)
         r->now = p;
         struct err err = ERR_INIT;
         int e = target_look(p->target, on_stack, r, &err);
-        if (e == ERR_NOT_FOUND) {
-            p->gone = true;
-        } else if (e == ERR_CONFLICT) {
+        if (e == ERR_CONFLICT) {
             forget(r, p);
             p->tries = 0;
             try_open(r, p, NULL);

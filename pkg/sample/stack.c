@@ -281,7 +281,7 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
             0)
         return -EFAULT;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        struct cells before, after;
+        struct cells before = {0}, after = {0};
         int e = capture(r, m, thread, &before, &after);
         if (e < 0) {
             /* Something that was there at the last look has gone. */

@@ -258,7 +258,7 @@ static int look_at_heads(struct target *t, bool *ret_same)
 {
     const struct python_offsets *o = &t->offsets;
     struct memory_batch *b = &t->stack.batch;
-    uint64_t heads[SAMPLE_INTERPRETERS_MAX];
+    uint64_t heads[SAMPLE_INTERPRETERS_MAX] = {0};
     for (size_t i = 0; i < t->n_interpreters; i++) {
         struct interpreter *ip = &t->interpreters[i];
         ip->locked = 0;

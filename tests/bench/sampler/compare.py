@@ -34,7 +34,16 @@ def sample(args, python, program, folder):
         runs = [
             subprocess.Popen([args.runner, "record", *common, "--quiet", "--output", ours]),
             subprocess.Popen(
-                [args.py_spy, "record", *common, "--nonblocking", "--format", "raw", "--output", theirs],
+                [
+                    args.py_spy,
+                    "record",
+                    *common,
+                    "--nonblocking",
+                    "--format",
+                    "raw",
+                    "--output",
+                    theirs,
+                ],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             ),
@@ -51,7 +60,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runner", required=True, help="pyspy-runner")
     parser.add_argument("--py-spy", required=True)
-    parser.add_argument("--python", action="append", required=True, help="interpreter; may be given often")
+    parser.add_argument(
+        "--python", action="append", required=True, help="interpreter; may be given often"
+    )
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--rate", type=int, default=200)
     parser.add_argument("--points", type=float, default=3.0)
@@ -71,8 +82,8 @@ def main():
                     bad = worst > args.points
                     wrong += bad
                     print(
-                        f"{'WRONG' if bad else 'ok'}: {python} {program}: {what}: {worst:.1f} points at most"
-                        f" ({name}), {ours[3]} and {theirs[3]} samples"
+                        f"{'WRONG' if bad else 'ok'}: {python} {program}: {what}: {worst:.1f} points"
+                        f" at most ({name}), {ours[3]} and {theirs[3]} samples"
                     )
     sys.exit(1 if wrong else 0)
 

@@ -41,14 +41,22 @@ def main():
             "pyspy-runner": [args.runner, "record", "--quiet", "--output", f"{folder}/a.txt"],
             "py-spy": [args.py_spy, "record", "--format", "raw", "--output", f"{folder}/b.txt"],
             "py-spy --nonblocking": [
-                args.py_spy, "record", "--nonblocking", "--format", "raw", "--output", f"{folder}/c.txt",
+                args.py_spy,
+                "record",
+                "--nonblocking",
+                "--format",
+                "raw",
+                "--output",
+                f"{folder}/c.txt",
             ],
         }
         for name, command in tools.items():
             common = ["--pid", str(args.pid), "--rate", str(args.rate), "--duration"]
             short, _ = run([*command, *common, "2"])
             whole, peak = run([*command, *common, str(args.seconds + 2)])
-            print(f"{name}: {(whole - short) / args.seconds * 100:.2f} % of a core, {peak} KB at most")
+            print(
+                f"{name}: {(whole - short) / args.seconds * 100:.2f} % of a core, {peak} KB at most"
+            )
 
 
 if __name__ == "__main__":

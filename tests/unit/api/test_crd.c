@@ -185,7 +185,8 @@ static void differences_are_found(void **state)
          "spec.startDeadlineSeconds: minimum or maximum differ"},
         {"{spec: {properties: {formats: {items: {enum: [flamegraph, raw, speedscope]}}}}}",
          "spec.formats: a value is missing in the CRD"},
-        {"{spec: {properties: {sampling: {properties: {engine: {enum: [Auto, Native, PySpy, Rust]}}}}}}",
+        {"{spec: {properties: {sampling: {properties: {engine: {enum: [Auto, Native, PySpy, "
+         "Rust]}}}}}}",
          "spec.sampling.engine: a value is missing in the table"},
         {"{spec: {properties: {target: {required: []}}}}",
          "spec.target.podName: not required by the CRD"},

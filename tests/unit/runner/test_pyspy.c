@@ -93,7 +93,12 @@ static void test_options_that_cannot_be_had(void **state)
          "3.12",
          REASON_PROFILER_FAILED,
          "sampling.nonblocking"},
-        {{.engine = ENGINE_NATIVE, .native = true}, true, true, "3.12", REASON_PROFILER_FAILED, "engine"},
+        {{.engine = ENGINE_NATIVE, .native = true},
+         true,
+         true,
+         "3.12",
+         REASON_PROFILER_FAILED,
+         "engine"},
         {{.engine = ENGINE_PYSPY}, true, true, "3.12", REASON_NONE, ""},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {

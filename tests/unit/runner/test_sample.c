@@ -74,7 +74,9 @@ static int sample(struct run *run)
     assert_int_equal(run_set_up(run, &options), 0);
     run->task = (struct task){
         .containers = {container, 1},
-        .sampling = {.duration_ms = 1000, .rate = 100, .subprocesses = true,
+        .sampling = {.duration_ms = 1000,
+                     .rate = 100,
+                     .subprocesses = true,
                      .engine = ENGINE_PYSPY},
     };
     int r = run_find(run);
@@ -194,7 +196,9 @@ static void test_several_processes(void **state)
     run.task = (struct task){
         .containers = {container, 1},
         .process = {.select = SELECT_ALL},
-        .sampling = {.duration_ms = 1000, .rate = 100, .subprocesses = true,
+        .sampling = {.duration_ms = 1000,
+                     .rate = 100,
+                     .subprocesses = true,
                      .engine = ENGINE_PYSPY},
     };
     assert_int_equal(run_find(&run) + run_choose(&run) + run_sample(&run), 0);

@@ -1,9 +1,22 @@
-import threading,time
+import threading
+import time
+
+
 def s():
-    while 1: time.sleep(1000)
-for i in range(50): threading.Thread(target=s,daemon=True).start()
+    while 1:
+        time.sleep(1000)
+
+
+for _ in range(50):
+    threading.Thread(target=s, daemon=True).start()
+
+
 def w():
-    x=0
-    for i in range(100000): x+=i
+    x = 0
+    for i in range(100000):
+        x += i
     return x
-while 1: w()
+
+
+while 1:
+    w()
