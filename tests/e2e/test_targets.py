@@ -216,21 +216,51 @@ PYTHONS = [
 ]
 
 
-@pytest.mark.parametrize("version", PYTHONS, ids=lambda p: p.name)
-def test_python_versions(space, version):
-    """Every interpreter of this machine, from 3.8 on; Debian's own is in all the other tests."""
-    program = os.path.realpath(version / "bin/python3")
+def pod_with_python(space, version):
     container = kit.target_container(
-        program,
+        os.path.realpath(version / "bin/python3"),
         "/targets/busy_threads.py",
         volumeMounts=[{"name": "python", "mountPath": str(version), "readOnly": True}],
     )
     volumes = [{"name": "python", "hostPath": {"path": str(version)}}]
-    profile = space.profiled(space.pod(containers=[container], volumes=volumes))
+    return space.pod(containers=[container], volumes=volumes)
+
+
+@pytest.mark.parametrize("version", PYTHONS, ids=lambda p: p.name)
+def test_python_versions(space, version):
+    """Every interpreter of this machine, from 3.8 on; Debian's own is in all the other tests."""
+    profile = space.profiled(pod_with_python(space, version))
     (process,) = profile["status"]["targets"][0]["processes"]
     assert process["pythonVersion"] == version.name
     stacks = space.stacks(profile)
     assert samples_in(stacks, "compute") > 50 and samples_in(stacks, "sleeper_") == 0
+
+
+def check_native(space, pod):
+    profile = space.profiled(pod, sampling={"engine": "Native"})
+    (target,) = profile["status"]["targets"]
+    assert (target["engine"], target["accuracy"]) == ("Native", "Full")
+    stacks = space.stacks(profile)
+    assert samples_in(stacks, "compute") > 50
+    assert samples_in(stacks, "sleeper_") <= 0.01 * sum(stacks.values())
+    (process,) = target["processes"]
+    assert process["samples"] == sum(stacks.values()) == profile["status"]["samples"]
+
+
+def test_our_own_sampler(space):
+    """Running threads from sleeping ones, with SYS_PTRACE alone."""
+    check_native(space, space.pod("busy_threads.py"))
+
+
+@pytest.mark.parametrize("version", PYTHONS, ids=lambda p: p.name)
+def test_our_own_sampler_on(space, version):
+    check_native(space, pod_with_python(space, version))
+
+
+def test_our_own_sampler_follows_children(space):
+    profile = space.profiled(space.pod("prefork.py", 2), sampling={"engine": "Native"})
+    stacks = space.stacks(profile)
+    assert samples_in(stacks, "handle_request") > 0.9 * sum(stacks.values())
 
 
 def test_interpreter_that_only_its_owner_may_read(space):

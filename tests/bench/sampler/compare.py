@@ -82,8 +82,8 @@ def main():
                     bad = worst > args.points
                     wrong += bad
                     print(
-                        f"{'WRONG' if bad else 'ok'}: {python} {program}: {what}: {worst:.1f} points"
-                        f" at most ({name}), {ours[3]} and {theirs[3]} samples"
+                        f"{'WRONG' if bad else 'ok'}: {python} {program}: {what}: at most"
+                        f" {worst:.1f} points ({name}), {ours[3]} and {theirs[3]} samples"
                     )
     sys.exit(1 if wrong else 0)
 
