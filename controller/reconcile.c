@@ -248,15 +248,7 @@ static void delete_job(struct reconcile *r)
 {
     const struct controller *c = r->tracked->controller;
     _cleanup_(buf_finish) struct buf body = BUF_INIT(4096);
-    struct json_writer w = JSON_WRITER(&body);
-    json_begin_object(&w, NULL);
-    json_put_cstr(&w, "apiVersion", "v1");
-    json_put_cstr(&w, "kind", "DeleteOptions");
-    json_put_cstr(&w, "propagationPolicy", "Background");
-    json_begin_object(&w, "preconditions");
-    json_put_str(&w, "uid", r->job.meta.uid);
-    json_end_object(&w);
-    json_end_object(&w);
+    kube_delete_options(&body, r->job.meta.uid);
     r->call = kube_send(c->client,
                         &(struct kube_request){.verb = KUBE_DELETE,
                                                .resource = &resource_jobs,

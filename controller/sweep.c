@@ -89,15 +89,7 @@ static void delete_next(struct sweep *s)
     }
     const struct expired *e = &s->expired[s->deleted];
     _cleanup_(buf_finish) struct buf body = BUF_INIT(4096);
-    struct json_writer w = JSON_WRITER(&body);
-    json_begin_object(&w, NULL);
-    json_put_cstr(&w, "apiVersion", "v1");
-    json_put_cstr(&w, "kind", "DeleteOptions");
-    json_put_cstr(&w, "propagationPolicy", "Background");
-    json_begin_object(&w, "preconditions");
-    json_put_str(&w, "uid", e->uid);
-    json_end_object(&w);
-    json_end_object(&w);
+    kube_delete_options(&body, e->uid);
     s->call = kube_send(s->client,
                         &(struct kube_request){.verb = KUBE_DELETE,
                                                .resource = &resource_profiles,

@@ -124,5 +124,8 @@ int kube_decode_event(struct str text, enum kube_event_type *ret_type,
 /* Fills err from a metav1.Status tree and HTTP status; returns err->code. */
 int kube_status_error(const struct json *status, int http_status, struct err *err);
 
+/* Body of a KUBE_DELETE: only the object of that UID, its dependants in the background. */
+void kube_delete_options(struct buf *out, struct str uid);
+
 /* Appends "name=value" with percent-encoding and '&' where needed. */
 void kube_query_add(struct buf *query, const char *name, struct str value);

@@ -1,5 +1,6 @@
 #include "base/alloc.h"
 #include "kube/kube_internal.h"
+#include "json/write.h"
 
 const char kube_accept_json[] = "application/json";
 const char kube_accept_metadata[] =
@@ -16,6 +17,19 @@ struct request_call {
     void *context;
     bool discard_reply;
 };
+
+void kube_delete_options(struct buf *out, struct str uid)
+{
+    struct json_writer w = JSON_WRITER(out);
+    json_begin_object(&w, NULL);
+    json_put_cstr(&w, "apiVersion", "v1");
+    json_put_cstr(&w, "kind", "DeleteOptions");
+    json_put_cstr(&w, "propagationPolicy", "Background");
+    json_begin_object(&w, "preconditions");
+    json_put_str(&w, "uid", uid);
+    json_end_object(&w);
+    json_end_object(&w);
+}
 
 void kube_query_add(struct buf *query, const char *name, struct str value)
 {
