@@ -6,11 +6,10 @@
 #include "sample/lines.h"
 #include "sample/sample_internal.h"
 
-#define CODES_MAX 20000u
-#define BYTES_MAX (48u << 20) /* of names and tables kept; then all is forgotten and read anew */
-#define TABLE_MAX (1u << 20)  /* of one line table; a module of 100,000 lines has 400 KB */
+#define TABLE_MAX (1u << 20) /* of one line table; a module of 100,000 lines has 400 KB */
 #define HEAD_MAX  1024
 #define CODE_MAX  (64u << 20) /* bytes of instructions */
+#define LINES_MAX 4096        /* of one code object; looking for one takes time */
 #define RECENT    8
 
 /* What tells one code object from another at the same address. */
@@ -33,6 +32,7 @@ struct code {
     uint8_t *table;
     size_t table_len;
     struct line *lines;
+    size_t n_lines;
     struct {
         int64_t instruction;
         struct line *line;
@@ -44,7 +44,8 @@ struct codes {
     const struct python_offsets *offsets;
     uint64_t code_type;
     struct code **slots; /* by address; open addressing */
-    size_t cap, len, bytes;
+    size_t cap, len, bytes, max;
+    bool full; /* to be forgotten at the next resolution */
     uint64_t seed, round;
     struct memory_batch batch;
     uint8_t *heads;
@@ -88,7 +89,8 @@ static void forget_all(struct codes *c)
         free(c->slots[i]);
         c->slots[i] = NULL;
     }
-    c->len = 0;
+    c->len = c->bytes = 0;
+    c->full = false;
 }
 
 void codes_destroy(struct codes *c)
@@ -129,6 +131,7 @@ static struct code *entry(struct codes *c, uint64_t address)
     }
     *slot = xcalloc(1, sizeof(**slot));
     (*slot)->address = address;
+    c->bytes += sizeof(**slot);
     c->len++;
     return *slot;
 }
@@ -243,7 +246,10 @@ static int load(struct codes *c, struct code *k, const uint8_t *head)
     size_t len = 0;
     if (!file || read_table(c, id.lines, &table, &len) < 0)
         return -1;
-    c->bytes += strlen(function) + strlen(file) + len;
+    size_t bytes = strlen(function) + strlen(file) + len;
+    if (c->bytes + bytes > 2 * c->max + TABLE_MAX)
+        return -1;
+    c->bytes += bytes;
     k->identity = id;
     k->function = TAKE(function);
     k->file = TAKE(file);
@@ -285,17 +291,25 @@ static bool instruction_of(const struct codes *c, const struct code *k, const st
     return *ret >= -2 && *ret < CODE_MAX;
 }
 
+/* NULL: no time is left, or no room. */
 static struct line *line_at(struct codes *c, struct code *k, int64_t instruction)
 {
     size_t r = (size_t)(instruction >> 1) % RECENT;
     if (k->recent[r].line && k->recent[r].instruction == instruction)
         return k->recent[r].line;
+    if (memory_late(c->reader))
+        return NULL;
     int64_t number =
         lines_find(c->offsets->minor, k->table, k->table_len, k->identity.first_line, instruction);
     struct line *l = k->lines;
     while (l && l->frame.line != number)
         l = l->next;
     if (!l) {
+        if (k->n_lines == LINES_MAX) {
+            c->full = true;
+            return NULL;
+        }
+        k->n_lines++;
         l = xcalloc(1, sizeof(*l));
         l->next = k->lines;
         l->frame = (struct sample_frame){
@@ -313,10 +327,12 @@ static struct line *line_at(struct codes *c, struct code *k, int64_t instruction
     return l;
 }
 
-int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, struct sample_frame **ret)
+int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t max,
+                  struct sample_frame **ret)
 {
-    if (c->len > CODES_MAX || c->bytes > BYTES_MAX)
+    if (c->full || c->bytes > max)
         forget_all(c);
+    c->max = max;
     c->round++;
     size_t waiting = 0, size = c->offsets->code_head;
     for (size_t i = 0; i < n; i++) {
@@ -339,7 +355,10 @@ int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, struct
         int64_t instruction;
         if (!k->function || !instruction_of(c, k, &raw[i], &instruction))
             return -1;
-        ret[i] = &line_at(c, k, instruction)->frame;
+        struct line *line = line_at(c, k, instruction);
+        if (!line)
+            return -1;
+        ret[i] = &line->frame;
     }
     return 0;
 }

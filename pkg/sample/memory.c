@@ -1,6 +1,7 @@
 #include "sample/memory.h"
 
 #include <errno.h>
+#include <time.h>
 
 static ssize_t process_read(struct memory_reader *self, const struct iovec *local,
                             const struct iovec *remote, size_t n)
@@ -15,9 +16,23 @@ void memory_process_init(struct memory_process *m, pid_t pid)
     *m = (struct memory_process){.reader = {.read = process_read}, .pid = pid};
 }
 
+int64_t memory_now_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+}
+
+bool memory_late(const struct memory_reader *r)
+{
+    return r->deadline_ms && memory_now_ms() >= r->deadline_ms;
+}
+
 static int read_all(struct memory_reader *r, const struct iovec *local, const struct iovec *remote,
                     size_t n, size_t bytes)
 {
+    if (memory_late(r))
+        return -ETIME;
     r->calls++;
     ssize_t got = r->read(r, local, remote, n);
     if (got < 0)

@@ -19,7 +19,12 @@ struct memory_reader {
     ssize_t (*read)(struct memory_reader *self, const struct iovec *local,
                     const struct iovec *remote, size_t n);
     int64_t calls;
+    int64_t deadline_ms; /* of memory_now_ms(); reads fail with -ETIME from then on; 0: none */
 };
+
+/* Milliseconds of a clock that costs next to nothing and is some milliseconds coarse. */
+int64_t memory_now_ms(void);
+bool memory_late(const struct memory_reader *r);
 
 /* A living process, by process_vm_readv(2). */
 struct memory_process {

@@ -16,6 +16,9 @@ struct symbols {
 };
 /* ERR_INVALID: not Python, or without what is needed. */
 int symbols_find(int proc, pid_t pid, struct symbols *ret, struct err *err);
+/* What an ELF file that may hold anything says: addresses before it is moved, and the one that its
+ * first byte has. */
+int symbols_of_file(int fd, struct symbols *ret, uint64_t *ret_first, struct err *err);
 
 /* Code objects by address. What is kept of one is checked against the object each time that it is
  * used, because another one may have got its place. */
@@ -30,8 +33,10 @@ struct raw_frame {
 };
 #define STACK_DEPTH_MAX 4096
 
-/* Frames from raw ones, innermost first in both. 0, or -1 when one of them is none: torn. */
-int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n,
+/* Frames from raw ones, innermost first in both. max: bytes that may be kept; what is kept beyond
+ * it is forgotten at the next call. 0, or -1 when one of them is none (torn), or when the stack
+ * alone takes more than twice that. */
+int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t max,
                   struct sample_frame **ret);
 
 /* What is remembered of one thread from look to look, so that its stack takes one system call. */

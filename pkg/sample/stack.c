@@ -26,6 +26,7 @@ void stack_reader_finish(struct stack_reader *r)
 {
     free(r->copy);
     r->copy = NULL;
+    r->cap = 0;
 }
 
 static uint64_t get64(const uint8_t *p)
@@ -283,6 +284,8 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         struct cells before = {0}, after = {0};
         int e = capture(r, m, thread, &before, &after);
+        if (e == -ETIME)
+            return e;
         if (e < 0) {
             /* Something that was there at the last look has gone. */
             bool known = m->n_chunks || m->n_objects || m->cframe;

@@ -9,9 +9,12 @@
 #include "proc/proc.h"
 #include "sample/sample_internal.h"
 
-#define MAPS_MAX    (8u << 20)
-#define SECTION_MAX (48u << 20)
-#define SYMBOLS_MAX 2000000
+#define MAPS_MAX     (8u << 20)
+#define SECTION_MAX  (48u << 20)
+#define SYMBOLS_MAX  2000000
+#define SECTIONS_MAX 4096
+#define NAMES_MAX    (1u << 20)
+#define OUR_ORDER    (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? ELFDATA2LSB : ELFDATA2MSB)
 
 static void close_fdp(int *fd)
 {
@@ -58,10 +61,11 @@ static void search_symbols(Elf *elf, Elf_Scn *section, const GElf_Shdr *header, 
 static uint64_t runtime_section(Elf *elf)
 {
     size_t names;
-    if (elf_getshdrstrndx(elf, &names) < 0)
+    GElf_Shdr header;
+    if (elf_getshdrstrndx(elf, &names) < 0 || !gelf_getshdr(elf_getscn(elf, names), &header) ||
+        header.sh_size > NAMES_MAX)
         return 0;
     for (Elf_Scn *s = elf_nextscn(elf, NULL); s; s = elf_nextscn(elf, s)) {
-        GElf_Shdr header;
         if (!gelf_getshdr(s, &header))
             continue;
         const char *name = elf_strptr(elf, names, header.sh_name);
@@ -76,7 +80,7 @@ static int first_address(Elf *elf, uint64_t *ret, struct err *err)
 {
     size_t n;
     if (elf_getphdrnum(elf, &n) < 0)
-        return err_set(err, ERR_INVALID, "Python's file has no segments");
+        return err_set(err, ERR_INVALID, "it has no segments");
     for (size_t i = 0; i < n && i < 4096; i++) {
         GElf_Phdr segment;
         if (gelf_getphdr(elf, (int)i, &segment) && segment.p_type == PT_LOAD &&
@@ -85,7 +89,7 @@ static int first_address(Elf *elf, uint64_t *ret, struct err *err)
             return 0;
         }
     }
-    return err_set(err, ERR_INVALID, "Python's file does not load its own beginning");
+    return err_set(err, ERR_INVALID, "it does not load its own beginning");
 }
 
 /* Where the first byte of the file at `path` is mapped. */
@@ -130,6 +134,47 @@ static int open_file(int proc, pid_t pid, struct arena *arena, struct str path, 
     return proc_open_in_root(proc, pid, arena, path, ret, err);
 }
 
+/* libelf takes the table of sections as large as it says it is, which may be gigabytes of a file
+ * full of holes. */
+static bool plausible(int fd)
+{
+    Elf64_Ehdr header;
+    return pread(fd, &header, sizeof(header), 0) == (ssize_t)sizeof(header) &&
+           memcmp(header.e_ident, ELFMAG, SELFMAG) == 0 && header.e_ident[EI_CLASS] == ELFCLASS64 &&
+           header.e_shnum > 0 && header.e_shnum <= SECTIONS_MAX && header.e_phnum != PN_XNUM;
+}
+
+int symbols_of_file(int fd, struct symbols *ret, uint64_t *ret_first, struct err *err)
+{
+    elf_version(EV_CURRENT);
+    _cleanup_(elf_endp) Elf *elf = plausible(fd) ? elf_begin(fd, ELF_C_READ, NULL) : NULL;
+    if (!elf || elf_kind(elf) != ELF_K_ELF)
+        return err_set(err, ERR_INVALID, "it is no ELF64 file with sections");
+
+    struct wanted wanted[] = {{"_PyRuntime", 0}, {"PyCode_Type", 0}};
+    /* A file has one table of each kind; thousands may claim the same bytes. */
+    static const uint32_t kinds[] = {SHT_DYNSYM, SHT_SYMTAB};
+    for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+        if (wanted[0].value && wanted[1].value)
+            break;
+        GElf_Shdr header = {0};
+        Elf_Scn *s = elf_nextscn(elf, NULL);
+        while (s && !(gelf_getshdr(s, &header) && header.sh_type == kinds[k]))
+            s = elf_nextscn(elf, s);
+        if (s)
+            search_symbols(elf, s, &header, wanted, ARRAY_SIZE(wanted));
+    }
+    uint64_t runtime = wanted[0].value ? wanted[0].value : runtime_section(elf), first = 0;
+    if (!runtime)
+        return err_set(err, ERR_INVALID, "it does not tell where _PyRuntime is");
+    int r = first_address(elf, &first, err);
+    if (r < 0)
+        return r;
+    *ret = (struct symbols){.runtime = runtime, .code_type = wanted[1].value};
+    *ret_first = first;
+    return 0;
+}
+
 int symbols_find(int proc, pid_t pid, struct symbols *ret, struct err *err)
 {
     _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
@@ -144,32 +189,17 @@ int symbols_find(int proc, pid_t pid, struct symbols *ret, struct err *err)
     r = open_file(proc, pid, arena, python.library, &fd, err);
     if (r < 0)
         return r;
-    elf_version(EV_CURRENT);
-    _cleanup_(elf_endp) Elf *elf = elf_begin(fd, ELF_C_READ, NULL);
-    if (!elf || elf_kind(elf) != ELF_K_ELF || gelf_getclass(elf) != ELFCLASS64)
-        return err_set(err, ERR_INVALID, "%.*s is no ELF64 file", STR_ARG(python.library));
-
-    struct wanted wanted[] = {{"_PyRuntime", 0}, {"PyCode_Type", 0}};
-    for (Elf_Scn *s = elf_nextscn(elf, NULL); s; s = elf_nextscn(elf, s)) {
-        GElf_Shdr header;
-        if (gelf_getshdr(s, &header) &&
-            (header.sh_type == SHT_DYNSYM ||
-             (header.sh_type == SHT_SYMTAB && (!wanted[0].value || !wanted[1].value))))
-            search_symbols(elf, s, &header, wanted, ARRAY_SIZE(wanted));
-    }
-    uint64_t runtime = wanted[0].value ? wanted[0].value : runtime_section(elf);
-    if (!runtime)
-        return err_set(err, ERR_INVALID, "%.*s does not tell where _PyRuntime is",
-                       STR_ARG(python.library));
+    struct symbols found;
     uint64_t linked = 0, loaded = 0;
-    r = first_address(elf, &linked, err);
-    if (r == 0)
-        r = mapped_at(proc, pid, python.library, &loaded, err);
+    r = symbols_of_file(fd, &found, &linked, err);
+    if (r < 0)
+        return err_wrap(err, "%.*s", STR_ARG(python.library));
+    r = mapped_at(proc, pid, python.library, &loaded, err);
     if (r < 0)
         return r;
     *ret = (struct symbols){
-        .runtime = runtime - linked + loaded,
-        .code_type = wanted[1].value ? wanted[1].value - linked + loaded : 0,
+        .runtime = found.runtime - linked + loaded,
+        .code_type = found.code_type ? found.code_type - linked + loaded : 0,
     };
     memcpy(ret->version, python.version, sizeof(ret->version));
     return 0;

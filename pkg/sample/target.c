@@ -13,6 +13,8 @@
 #define KERNEL_MS    100  /* and /proc/PID/task at most this often for threads that are not found */
 #define PTHREAD_HEAD 1024 /* bytes of struct pthread that are searched for the thread's ID */
 #define THREAD_MAX   4096 /* bytes of a thread state that are looked at */
+#define OPEN_TRIES   20
+#define COPY_KEPT    (256u << 10) /* bytes of the copy of a stack that stay from look to look */
 
 struct thread {
     uint64_t address, pthread;
@@ -48,6 +50,9 @@ struct target {
     struct thread **threads;
     size_t n_threads, cap_threads;
     uint32_t pthread_id; /* where the ID lies in struct pthread; 0: not known */
+    bool pthread_tried;  /* to find out, in this round of matching */
+    size_t first;        /* thread that the next look begins with: the one that had no time left */
+    size_t objects;      /* addresses that the memories of all threads have room for */
     int64_t refreshed_ms, kernel_ms;
     struct sample_counts counts;
     struct sample_frame *frames[STACK_DEPTH_MAX];
@@ -82,7 +87,7 @@ static uint32_t find_pthread_id(struct target *t)
         candidates[n++] = usual[i];
     for (uint32_t at = 16; at < PTHREAD_HEAD; at += 4)
         candidates[n++] = at;
-    for (size_t i = 0; i < t->n_threads; i++) {
+    for (size_t i = 0; i < t->n_threads && n; i++) {
         /* The main thread's lies near the end of a mapping with some C libraries. */
         size_t len = sizeof(bytes);
         while (len >= 64 && memory_read(t->reader, t->threads[i]->pthread, bytes, len) < 0)
@@ -117,8 +122,10 @@ static struct kernel_thread *match(struct target *t, struct thread *thread)
     if (k || !thread->pthread)
         return k;
     /* A child of fork() may still hold its parent's native ID; struct pthread is always right. */
-    if (!t->pthread_id)
+    if (!t->pthread_id && !t->pthread_tried) {
+        t->pthread_tried = true;
         t->pthread_id = find_pthread_id(t);
+    }
     int32_t id = 0;
     if (!t->pthread_id || memory_read(t->reader, thread->pthread + t->pthread_id, &id, 4) < 0)
         return NULL;
@@ -131,7 +138,7 @@ static void match_threads(struct target *t)
     if (!t->kernel)
         return;
     for (int again = 0; again < 2; again++) {
-        missing = false;
+        missing = t->pthread_tried = false;
         for (size_t i = 0; i < t->n_threads; i++) {
             struct thread *thread = t->threads[i];
             if (!thread->kernel)
@@ -144,8 +151,11 @@ static void match_threads(struct target *t)
     }
 }
 
-static void free_thread(struct thread *thread)
+static void free_thread(struct target *t, struct thread *thread)
 {
+    t->objects -= thread->memory.cap_objects;
+    if (t->options.shared)
+        t->options.shared->threads--;
     stack_memory_finish(&thread->memory);
     free(thread);
 }
@@ -188,7 +198,8 @@ static int find_threads(struct target *t, size_t interpreter, uint64_t head)
         if (thread && thread->found)
             return -ELOOP;
         if (!thread) {
-            if (t->n_threads >= SAMPLE_THREADS_MAX)
+            if (t->n_threads >= SAMPLE_THREADS_MAX ||
+                (t->options.shared && t->options.shared->threads >= SAMPLE_ALL_THREADS_MAX))
                 break;
             if (t->n_threads == t->cap_threads) {
                 t->cap_threads = t->cap_threads ? t->cap_threads * 2 : 16;
@@ -196,6 +207,8 @@ static int find_threads(struct target *t, size_t interpreter, uint64_t head)
             }
             thread = xcalloc(1, sizeof(*thread));
             t->threads[t->n_threads++] = thread;
+            if (t->options.shared)
+                t->options.shared->threads++;
         }
         if (thread->native != native || thread->pthread != pthread)
             thread->kernel = NULL;
@@ -244,7 +257,7 @@ static int refresh(struct target *t)
         if (t->threads[i]->found || e < 0)
             t->threads[left++] = t->threads[i];
         else
-            free_thread(t->threads[i]);
+            free_thread(t, t->threads[i]);
     }
     t->n_threads = left;
     t->refreshed_ms = now_ms();
@@ -293,15 +306,35 @@ static int still_there(const struct target *t, struct err *err)
     return 0;
 }
 
+/* Bytes that may be kept of this target from look to look. */
+static size_t memory_share(const struct target *t)
+{
+    return SAMPLE_MEMORY_MAX / (t->options.shared ? t->options.shared->targets : 1);
+}
+
+static int read_stack(struct target *t, struct thread *thread)
+{
+    struct stack_memory *m = &thread->memory;
+    size_t before = m->cap_objects;
+    int e = stack_read(&t->stack, m, thread->address);
+    t->objects += m->cap_objects - before;
+    if (t->objects * sizeof(*m->objects) > memory_share(t) / 4) {
+        t->objects -= m->cap_objects;
+        stack_memory_finish(m);
+    }
+    return e;
+}
+
 static void count_stack(struct target *t, struct thread *thread, bool running, bool gil,
                         target_fn *fn, void *context)
 {
     int e = -EAGAIN;
     /* A code object that is not one now may be the trace of a change; so once more. */
-    for (int attempt = 0; attempt < 3 && e < 0; attempt++) {
+    for (int attempt = 0; attempt < 3 && e < 0 && e != -ETIME; attempt++) {
         t->counts.retries += attempt > 0;
-        e = stack_read(&t->stack, &thread->memory, thread->address);
-        if (e == 0 && codes_resolve(t->codes, t->stack.frames, t->stack.depth, t->frames) < 0)
+        e = read_stack(t, thread);
+        if (e == 0 && codes_resolve(t->codes, t->stack.frames, t->stack.depth, memory_share(t) / 4,
+                                    t->frames) < 0)
             e = -EFAULT;
     }
     if (e < 0) {
@@ -324,9 +357,25 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
     fn(context, &sample);
 }
 
+static void look_at_thread(struct target *t, struct thread *thread, target_fn *fn, void *context)
+{
+    const struct interpreter *ip = &t->interpreters[thread->interpreter];
+    bool last = ip->holder == thread->address, gil = last && ip->locked == 1;
+    bool running = gil;
+    if (t->options.gil && !gil)
+        return;
+    if (!t->kernel)
+        running = true;
+    else if (!t->options.gil && thread->kernel)
+        running = kernel_thread_runs(t->kernel, thread->kernel, last);
+    if (running || t->options.idle)
+        count_stack(t, thread, running, gil, fn, context);
+}
+
 int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
 {
     bool same;
+    t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;
     int e = look_at_heads(t, &same);
     if (e == 0 && (!same || now_ms() - t->refreshed_ms >= REFRESH_MS)) {
         e = refresh(t);
@@ -338,28 +387,29 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     if (e < 0) {
         int r = still_there(t, err);
         t->counts.errors += r == 0;
+        t->counts.cut += e == -ETIME;
         t->refreshed_ms = 0;
         return r;
     }
     t->counts.looks++;
     if (t->kernel && !t->options.gil)
         kernel_begin(t->kernel);
-    for (size_t i = 0; i < t->n_threads; i++) {
-        struct thread *thread = t->threads[i];
-        const struct interpreter *ip = &t->interpreters[thread->interpreter];
-        bool last = ip->holder == thread->address, gil = last && ip->locked == 1;
-        bool running = gil;
-        if (t->options.gil && !gil)
-            continue;
-        if (!t->kernel)
-            running = true;
-        else if (!t->options.gil && thread->kernel)
-            running = kernel_thread_runs(t->kernel, thread->kernel, last);
-        if (running || t->options.idle)
-            count_stack(t, thread, running, gil, fn, context);
+    size_t first = t->first < t->n_threads ? t->first : 0;
+    t->first = 0;
+    for (size_t k = 0; k < t->n_threads; k++) {
+        size_t i = (first + k) % t->n_threads;
+        if (memory_late(t->reader)) {
+            t->counts.cut++;
+            t->counts.errors += t->options.gil ? 1 : (int64_t)(t->n_threads - k);
+            t->first = i;
+            break;
+        }
+        look_at_thread(t, t->threads[i], fn, context);
     }
     if (t->kernel)
         kernel_end(t->kernel);
+    if (t->stack.cap > COPY_KEPT)
+        stack_reader_finish(&t->stack);
     return 0;
 }
 
@@ -395,6 +445,8 @@ static void start(struct target *t)
     t->codes = codes_create(t->reader, &t->offsets, t->symbols.code_type);
     t->stack.reader = t->reader;
     t->stack.offsets = &t->offsets;
+    if (t->options.shared)
+        t->options.shared->targets++;
 }
 
 /* The same program at the same address, as fork() leaves it. */
@@ -420,6 +472,7 @@ int target_open_child(const struct target *parent, pid_t pid, struct target **re
         if (r < 0)
             return r;
         start(t);
+        t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;
         if (refresh(t) == 0 && t->n_threads) {
             *ret = TAKE(t);
             return 0;
@@ -465,11 +518,13 @@ int target_open(int proc, pid_t pid, const struct sample_options *options, struc
         return r;
     start(t);
     /* It may be busy changing the list just now, or about to make its first interpreter. */
-    for (int attempt = 0; attempt < 20; attempt++) {
+    for (int attempt = 0; attempt < (options->hurry ? 1 : OPEN_TRIES); attempt++) {
+        if (attempt)
+            usleep(10000);
+        t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;
         e = refresh(t);
-        if (e == 0 && t->n_threads)
+        if ((e == 0 && t->n_threads) || e == -ETIME)
             break;
-        usleep(10000);
     }
     if (e < 0 || t->n_threads == 0) {
         r = still_there(t, err);
@@ -505,7 +560,9 @@ void target_close(struct target *t)
     if (!t)
         return;
     for (size_t i = 0; i < t->n_threads; i++)
-        free_thread(t->threads[i]);
+        free_thread(t, t->threads[i]);
+    if (t->codes && t->options.shared)
+        t->options.shared->targets--;
     free(t->threads);
     kernel_destroy(t->kernel);
     codes_destroy(t->codes);

@@ -16,7 +16,10 @@
 
 #define SAMPLE_THREADS_MAX      4096
 #define SAMPLE_INTERPRETERS_MAX 64
-#define SAMPLE_TEXT_MAX         1024 /* bytes of a name or path; longer ones are cut */
+#define SAMPLE_TEXT_MAX         1024        /* bytes of a name or path; longer ones are cut */
+#define SAMPLE_LOOK_MS          250         /* a look that takes longer is cut short */
+#define SAMPLE_MEMORY_MAX       (64u << 20) /* bytes kept from look to look; see sample_shared */
+#define SAMPLE_ALL_THREADS_MAX  16384       /* of all targets that share them */
 #define SAMPLE_NO_ID            UINT32_MAX
 
 struct sample_frame {
@@ -33,10 +36,17 @@ struct sample_thread {
     size_t depth;
 };
 
+/* Targets that are sampled together share what bounds memory. */
+struct sample_shared {
+    size_t targets, threads;
+};
+
 struct sample_options {
     bool gil;   /* only who holds the lock */
     bool idle;  /* who sleeps as well */
     bool names; /* fill sample_thread.name */
+    bool hurry; /* opening does not wait for an interpreter that is just starting */
+    struct sample_shared *shared; /* outlives the targets; NULL: alone */
 };
 
 struct sample_counts {
@@ -44,6 +54,7 @@ struct sample_counts {
     int64_t stacks;  /* given out */
     int64_t errors;  /* stacks that could not be read as they were at one moment */
     int64_t retries; /* of stacks that changed while they were read */
+    int64_t cut;     /* looks that took too long: what was left of them is among the errors */
 };
 
 struct target;
