@@ -12,9 +12,10 @@ const struct python_offsets *offsets_find(unsigned minor)
     return NULL;
 }
 
-/* _Py_DebugOffsets: eight bytes "xdebugpy", then 64-bit words, grouped by structure. 3.14 has one
- * word more among those of the interpreter (threads_main) and one among those of the frame
- * (stackpointer), and the group of sets between lists and dicts. */
+/* _Py_DebugOffsets: eight bytes "xdebugpy", then 64-bit words, grouped by structure. 3.14 has more
+ * of them: threads_main and two generations in the group of the interpreter, stackpointer and
+ * tlbc_index in the frame's, co_tlbc in the code's, and the group of sets between lists and dicts.
+ */
 enum {
     WORD_VERSION = 1,
     WORD_FREE_THREADED,
@@ -69,9 +70,11 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
     unsigned major = (unsigned)(version >> 24), minor = (unsigned)(version >> 16) & 0xff;
     if (major != 3 || minor < 13 || minor > 14)
         return err_set(err, ERR_INVALID, "Python %u.%u is not known to this version", major, minor);
-    if (word_at(&w, WORD_FREE_THREADED) != 0)
-        return err_set(err, ERR_INVALID, "free-threaded builds of Python are not supported");
-    bool newer = minor >= 14;
+    bool newer = minor >= 14, free_threaded = word_at(&w, WORD_FREE_THREADED) != 0;
+    /* From 3.14 on each thread runs its own copy of the instructions. */
+    if (free_threaded && newer)
+        return err_set(err, ERR_INVALID, "free-threaded builds of Python 3.%u are not supported",
+                       minor);
 
     struct python_offsets o = {.minor = minor, .runtime_interpreters = next(&w)};
     skip(&w, 2); /* size, id */
@@ -82,20 +85,22 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
     uint32_t own_gil = next(&w);
     skip(&w, 1); /* enabled */
     uint32_t locked = next(&w), holder = next(&w);
-    skip(&w, 2); /* size, prev */
+    skip(&w, newer ? 2 : 0); /* generations */
+    skip(&w, 2);             /* size, prev */
     o.thread_next = next(&w);
     o.thread_interpreter = next(&w);
     o.thread_frame = next(&w);
     o.thread_pthread = next(&w);
     o.thread_native = next(&w);
     o.thread_chunk = next(&w);
-    skip(&w, 2); /* status; size */
+    uint32_t status = next(&w);
+    skip(&w, 1); /* size */
     o.frame_previous = next(&w);
     o.frame_code = next(&w);
     o.frame_instruction = next(&w);
     o.frame_head = next(&w); /* locals come behind all else */
     o.frame_owner = next(&w);
-    skip(&w, newer ? 2 : 1); /* [stackpointer], size */
+    skip(&w, newer ? 3 : 1); /* [stackpointer, tlbc_index], size */
     o.code_file = next(&w);
     o.code_name = next(&w);
     o.code_qualname = next(&w);
@@ -103,7 +108,7 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
     o.code_first_line = next(&w);
     skip(&w, 3); /* argcount, localsplusnames, localspluskinds */
     o.code_bytes = o.code_head = next(&w);
-    skip(&w, 1);
+    skip(&w, newer ? 2 : 1); /* [co_tlbc], size */
     o.object_type = next(&w);
     skip(&w, 4 + 3 + 3 + (newer ? 4 : 0) + 3 + 2 + 3); /* type to int */
     skip(&w, 1);
@@ -117,6 +122,7 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
 
     o.gil_locked = locked - own_gil;
     o.gil_holder = holder - own_gil;
+    o.thread_status = free_threaded ? status : 0;
     if (w.wrong || locked < own_gil || holder < own_gil || o.gil_locked > 256 ||
         o.gil_holder > 256 || o.frame_head > 512 || o.frame_previous + 8 > o.frame_head ||
         o.frame_code + 8 > o.frame_head || o.frame_instruction + 8 > o.frame_head ||
@@ -126,7 +132,8 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
         o.object_type + 8 > o.code_head || o.text_ascii > 256 || o.text_length + 8 > o.text_ascii ||
         o.text_state + 4 > o.text_ascii || o.bytes_bytes > 256 ||
         o.bytes_length + 8 > o.bytes_bytes || !o.thread_frame || !o.thread_chunk ||
-        !o.thread_native || !o.frame_owner || !o.interpreter_gil || !o.code_qualname)
+        !o.thread_native || !o.frame_owner || !o.interpreter_gil || !o.code_qualname ||
+        (free_threaded && !o.thread_status))
         return err_set(err, ERR_INVALID, "Python 3.%u describes itself in a strange way", minor);
     *ret = o;
     return 0;

@@ -27,6 +27,7 @@ struct python_offsets {
     uint32_t cframe_frame;
     uint32_t thread_pthread;
     uint32_t thread_native; /* the kernel's ID; 0: none */
+    uint32_t thread_status; /* of free-threaded builds, whose lock tells nothing; 0: none */
     uint32_t thread_chunk;  /* data stack; 0: frames are objects */
     uint32_t frame_previous;
     uint32_t frame_code;
@@ -52,7 +53,7 @@ const struct python_offsets *offsets_find(unsigned minor);
 
 #define OFFSETS_DEBUG_MAX 1024 /* bytes of _Py_DebugOffsets that are looked at */
 /* What _PyRuntime says about itself. ERR_NOT_FOUND: nothing (before 3.13). ERR_INVALID: a build
- * that is not supported (free-threaded, unknown version) or values out of all proportion. */
+ * that is not supported (free-threaded 3.14, unknown version) or values out of all proportion. */
 int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets *ret,
                          struct err *err);
 

@@ -15,10 +15,12 @@
 #define THREAD_MAX   4096 /* bytes of a thread state that are looked at */
 #define OPEN_TRIES   20
 #define COPY_KEPT    (256u << 10) /* bytes of the copy of a stack that stay from look to look */
+#define ATTACHED     (1u << 4)    /* status: may run Python code; with a lock only its holder is */
 
 struct thread {
     uint64_t address, pthread;
     uint64_t native; /* as the thread sees it; 0: not known yet */
+    uint32_t status; /* as just read, of free-threaded builds */
     size_t interpreter;
     struct kernel_thread *kernel;
     struct stack_memory memory;
@@ -292,6 +294,25 @@ static int look_at_heads(struct target *t, bool *ret_same)
     return e;
 }
 
+/* Free-threaded builds tell for each thread whether it is attached. */
+static void look_at_status(struct target *t)
+{
+    struct memory_batch *b = &t->stack.batch;
+    uint32_t at = t->offsets.thread_status;
+    int e = 0;
+    for (size_t i = 0; at && i < t->n_threads; i++) {
+        uint32_t *to = &t->threads[i]->status;
+        *to = 0;
+        if (e == 0 && !memory_batch_add(b, t->threads[i]->address + at, to, sizeof(*to))) {
+            e = memory_batch_read(t->reader, b);
+            memory_batch_add(b, t->threads[i]->address + at, to, sizeof(*to));
+        }
+    }
+    /* Those behind one that has gone count as not attached. */
+    if (memory_batch_read(t->reader, b) < 0 || e < 0)
+        t->refreshed_ms = 0;
+}
+
 static int still_there(const struct target *t, struct err *err)
 {
     char path[32];
@@ -361,6 +382,8 @@ static void look_at_thread(struct target *t, struct thread *thread, target_fn *f
 {
     const struct interpreter *ip = &t->interpreters[thread->interpreter];
     bool last = ip->holder == thread->address, gil = last && ip->locked == 1;
+    if (t->offsets.thread_status)
+        last = gil = thread->status & ATTACHED;
     bool running = gil;
     if (t->options.gil && !gil)
         return;
@@ -392,6 +415,7 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
         return r;
     }
     t->counts.looks++;
+    look_at_status(t);
     if (t->kernel && !t->options.gil)
         kernel_begin(t->kernel);
     size_t first = t->first < t->n_threads ? t->first : 0;

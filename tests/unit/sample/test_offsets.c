@@ -18,28 +18,28 @@ static size_t put(uint64_t *words, unsigned minor, uint64_t free_threaded)
     memcpy(words, "xdebugpy", 8);
     words[1] = 0x03000000u | minor << 16;
     words[2] = free_threaded;
-    size_t at = 3, threads_main = minor >= 14, stackpointer = minor >= 14, set = minor >= 14;
+    size_t at = 3, newer = minor >= 14;
     words[at + 2] = 632; /* interpreters.head */
     at += 3;
     words[at + 2] = 7264; /* next */
     words[at + 3] = 7344; /* threads.head */
-    at += 8 + threads_main;
+    at += 8 + newer;      /* threads_main */
     words[at] = 7400;     /* ceval.gil */
     words[at + 1] = 9000; /* _gil */
     words[at + 3] = 9016;
     words[at + 4] = 9008;
-    at += 5;
+    at += 5 + 2 * newer; /* code_object_generation, tlbc_generation */
     const uint64_t thread[] = {304, 0, 8, 16, 72, 152, 160, 232, 36};
     memcpy(words + at, thread, sizeof(thread));
     at += 9;
     const uint64_t frame[] = {88, 8, 0, 56, 72, 70};
     memcpy(words + at, frame, sizeof(frame));
-    at += 6 + stackpointer;
+    at += 6 + 2 * newer; /* stackpointer, tlbc_index */
     const uint64_t code[] = {216, 112, 120, 128, 136, 68, 52, 96, 104, 208};
     memcpy(words + at, code, sizeof(code));
-    at += 10;
+    at += 10 + newer;  /* co_tlbc */
     words[at + 1] = 8; /* ob_type */
-    at += 2 + 4 + 3 + 3 + 4 * set + 3 + 2 + 3;
+    at += 2 + 4 + 3 + 3 + 4 * newer + 3 + 2 + 3;
     words[at + 1] = 16; /* bytes */
     words[at + 2] = 32;
     at += 3;
@@ -81,7 +81,13 @@ static void test_described(void **state)
         assert_int_equal(o.text_state, 32);
         assert_int_equal(o.text_length, 16);
         assert_int_equal(o.text_compact, 56);
+        assert_int_equal(o.thread_status, 0);
     }
+    uint64_t words[WORDS];
+    struct python_offsets o;
+    put(words, 13, 1);
+    assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, NULL), 0);
+    assert_int_equal(o.thread_status, 36);
 }
 
 static void test_refused(void **state)
@@ -90,7 +96,7 @@ static void test_refused(void **state)
     uint64_t words[WORDS];
     struct python_offsets o = {.minor = 99};
     struct err err = ERR_INIT;
-    put(words, 13, 1);
+    put(words, 14, 1);
     assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, &err), ERR_INVALID);
     assert_non_null(strstr(err.message, "free-threaded"));
     put(words, 15, 0);
