@@ -1,6 +1,7 @@
 #include "base/random.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <sys/random.h>
 
 #include "base/cleanup.h"
@@ -48,12 +49,33 @@ uint64_t random_below(struct random_source *r, uint64_t bound)
     return value % bound;
 }
 
+/* 0 ≤ fraction < 1 */
+static double fraction(struct random_source *r)
+{
+    return (double)(random_u64(r) >> 11) * 0x1p-53;
+}
+
 int64_t random_jitter(struct random_source *r, int64_t ms, double factor)
 {
     if (ms <= 0 || factor <= 0)
         return ms;
-    double fraction = (double)(random_u64(r) >> 11) * 0x1p-53; /* 0 ≤ fraction < 1 */
-    return ms + (int64_t)((double)ms * factor * fraction);
+    return ms + (int64_t)((double)ms * factor * fraction(r));
+}
+
+/* Von Neumann's method, by comparisons only: a run of falling numbers is of odd length with
+ * probability exp(-first). log() would do as well, for half a megabyte of libm. */
+double random_exponential(struct random_source *r)
+{
+    for (int whole = 0;; whole++) {
+        double first = fraction(r), last = first, next;
+        bool odd = true;
+        while ((next = fraction(r)) < last) {
+            last = next;
+            odd = !odd;
+        }
+        if (odd)
+            return whole + first;
+    }
 }
 
 static uint64_t splitmix64(uint64_t *state)

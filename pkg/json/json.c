@@ -267,7 +267,8 @@ int json_number_int(const struct json *v, int64_t *ret)
     if (str_to_i64(v->text, INT64_MIN, INT64_MAX, ret) == 0)
         return 0;
     double real;
-    if (json_number_double(v, &real) != 0 || real != trunc(real) || fabs(real) > 0x1p53)
+    if (json_number_double(v, &real) != 0 || !(real >= -0x1p53 && real <= 0x1p53) ||
+        real != (double)(int64_t)real)
         return ERR_INVALID;
     *ret = (int64_t)real;
     return 0;

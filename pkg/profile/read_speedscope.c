@@ -1,7 +1,5 @@
 #include "profile/profile_internal.h"
 
-#include <math.h>
-
 #include "base/alloc.h"
 #include "profile/scan.h"
 #include "json/json.h"
@@ -158,7 +156,7 @@ static int64_t weight_samples(const struct profile *p, double weight, double uni
 
     if (unit > 0 && !(n >= 1))
         return 1;
-    return n < 4e9 ? llround(n) : (int64_t)4e9 * 2; /* refused by profile_add_run() */
+    return n < 4e9 ? (int64_t)(n + 0.5) : (int64_t)4e9 * 2; /* refused by profile_add_run() */
 }
 
 static int read_samples(struct reader *r, uint32_t thread, struct str samples, struct str weights,

@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -305,8 +304,7 @@ static void look_at_all(struct record *r)
 /* Looks are independent of one another: the gaps of a Poisson process. */
 static int64_t gap_ns(struct record *r)
 {
-    double u = ((double)(random_u64(&r->random.source) >> 11) + 1.0) / 9007199254740993.0;
-    return (int64_t)(-log(u) * (double)NS / (double)r->options.rate);
+    return (int64_t)(random_exponential(&r->random.source) * (double)NS / (double)r->options.rate);
 }
 
 /* Children that are not Python are kept only for the sake of theirs. */

@@ -91,12 +91,43 @@ static void test_system(void **state)
     assert_true(random_u64(&random_system) != random_u64(&random_system));
 }
 
+/* The share above x is exp(-x), in every part of the range; mean and variance are 1. */
+static void test_exponential(void **state)
+{
+    (void)state;
+    enum { N = 200000 };
+    static const struct {
+        double x, share;
+    } rows[] = {{0.05, 0.951229}, {0.5, 0.606531}, {1, 0.367879},
+                {1.5, 0.223130},  {3, 0.049787},   {6, 0.002479}};
+    int above[ARRAY_SIZE(rows)] = {0};
+    double sum = 0, squares = 0;
+    struct random_seeded r;
+    random_seed(&r, 9);
+    for (int i = 0; i < N; i++) {
+        double value = random_exponential(&r.source);
+        assert_true(value >= 0);
+        sum += value;
+        squares += value * value;
+        for (size_t k = 0; k < ARRAY_SIZE(rows); k++)
+            above[k] += value > rows[k].x;
+    }
+    assert_true(sum / N > 0.99 && sum / N < 1.01);
+    assert_true(squares / N > 1.96 && squares / N < 2.04);
+    for (size_t k = 0; k < ARRAY_SIZE(rows); k++) {
+        double share = (double)above[k] / N;
+        if (share < rows[k].share - 0.004 || share > rows[k].share + 0.004)
+            fail_msg("above %g: %g, not %g", rows[k].x, share, rows[k].share);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_seeded_replays), cmocka_unit_test(test_splitmix64),
         cmocka_unit_test(test_below),          cmocka_unit_test(test_jitter),
-        cmocka_unit_test(test_system),         cmocka_unit_test(test_below_is_even),
+        cmocka_unit_test(test_exponential),    cmocka_unit_test(test_system),
+        cmocka_unit_test(test_below_is_even),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
