@@ -30,7 +30,7 @@ static void call_detach(struct http_call *call)
 {
     if (!call->with_curl)
         return;
-    curl_multi_remove_handle(loop_multi(call->owner->loop), call->easy);
+    curl_multi_remove_handle(call->owner->multi->curl, call->easy);
     call->with_curl = false;
     if (call->parallel)
         call->owner->n_parallel--;
@@ -124,9 +124,8 @@ static void succeed(struct http_call *call)
     call_free(call);
 }
 
-static void call_ended(struct loop_transport *in_loop, CURL *easy, CURLcode result)
+void http_ended(CURL *easy, CURLcode result)
 {
-    (void)in_loop;
     void *private = NULL;
     curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
     struct http_call *call = private;
@@ -149,7 +148,7 @@ static void call_ended(struct loop_transport *in_loop, CURL *easy, CURLcode resu
 static void finish_soon(struct http_call *call)
 {
     list_append(&call->owner->finished, &call->node);
-    curl_multi_wakeup(loop_multi(call->owner->loop)); /* the turn must not wait first */
+    loop_wake(call->owner->loop); /* the turn must not wait first */
 }
 
 static struct http_call *call_start(struct transport *self, const struct http_request *request,
@@ -157,7 +156,6 @@ static struct http_call *call_start(struct transport *self, const struct http_re
 {
     struct http_transport *t = CONTAINER_OF(self, struct http_transport, transport);
     struct http_call *call = xcalloc(1, sizeof(*call));
-    call->transfer.transport = &t->in_loop;
     call->owner = t;
     call->handlers = *handlers;
     call->parallel = !request->urgent && !handlers->on_chunk;
@@ -171,16 +169,15 @@ static struct http_call *call_start(struct transport *self, const struct http_re
     return call;
 }
 
-static void begin_pending(struct loop_transport *in_loop)
+void http_begin_pending(struct http_transport *t)
 {
-    struct http_transport *t = CONTAINER_OF(in_loop, struct http_transport, in_loop);
     LIST_FOREACH(&t->pending, node)
     {
         struct http_call *call = CONTAINER_OF(node, struct http_call, node);
         if (call->parallel && t->n_parallel >= HTTP_PARALLEL)
             continue;
         list_remove(&call->node);
-        if (curl_multi_add_handle(loop_multi(t->loop), call->easy)) {
+        if (curl_multi_add_handle(t->multi->curl, call->easy)) {
             err_set(&call->failure, ERR_IO, "libcurl refused the request");
             finish_soon(call);
             continue;
@@ -192,9 +189,8 @@ static void begin_pending(struct loop_transport *in_loop)
     }
 }
 
-static int reap_finished(struct loop_transport *in_loop)
+int http_reap_finished(struct http_transport *t)
 {
-    struct http_transport *t = CONTAINER_OF(in_loop, struct http_transport, in_loop);
     /* Only those of now: one whose handler starts another that fails at once must not hold the
      * turn. */
     struct list *last = t->finished.prev;
@@ -215,7 +211,7 @@ static void call_cancel(struct transport *self, struct http_call *call)
 {
     struct http_transport *t = CONTAINER_OF(self, struct http_transport, transport);
     call->cancelled = true;
-    if (loop_inside_curl(t->loop) && call->with_curl) {
+    if (t->multi->inside && call->with_curl) {
         list_remove(&call->node);
         list_append(&t->finished, &call->node);
         return;
@@ -234,6 +230,10 @@ int http_transport_create(struct loop *l, const char *user_agent, struct transpo
     sigaddset(&sigpipe, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &sigpipe, NULL);
 
+    struct http_multi *multi;
+    int r = http_multi_get(l, &multi, err);
+    if (r < 0)
+        return r;
     CURLSH *share = curl_share_init();
     if (!share)
         return err_set(err, ERR_IO, "cannot set up libcurl");
@@ -241,16 +241,14 @@ int http_transport_create(struct loop *l, const char *user_agent, struct transpo
 
     struct http_transport *t = xcalloc(1, sizeof(*t));
     t->transport = (struct transport){.start = call_start, .cancel = call_cancel};
-    t->in_loop =
-        (struct loop_transport){.begin = begin_pending, .ended = call_ended, .reap = reap_finished};
     t->loop = l;
+    t->multi = multi;
     t->share = share;
     t->user_agent = xstrdup(user_agent);
     list_init(&t->pending);
     list_init(&t->active);
     list_init(&t->finished);
-    list_init(&t->in_loop.node);
-    loop_transport_add(l, &t->in_loop);
+    list_append(&multi->transports, &t->node);
     *ret = &t->transport;
     return 0;
 }
@@ -272,7 +270,7 @@ void http_transport_destroy(struct transport *self)
     free_all(&t->pending);
     free_all(&t->active);
     free_all(&t->finished);
-    loop_transport_remove(t->loop, &t->in_loop);
+    list_remove(&t->node);
     while (t->n_spare)
         curl_easy_cleanup(t->spare[--t->n_spare]);
     curl_share_cleanup(t->share);

@@ -14,10 +14,23 @@ enum {
     HTTP_MAX_ERROR_BODY = 1024 * 1024,
 };
 
+/* One for each loop, so that there is one place to wait in. */
+struct http_multi {
+    struct loop_io io;
+    CURLM *curl;
+    bool inside; /* curl is on the stack: neither it nor its handles may be touched */
+    struct list transports;
+    struct curl_waitfd *waitfds;
+    size_t waitfds_cap;
+};
+/* Made at the first call, and the loop's. */
+int http_multi_get(struct loop *l, struct http_multi **ret, struct err *err);
+
 struct http_transport {
     struct transport transport;
-    struct loop_transport in_loop;
+    struct list node; /* of the multi */
     struct loop *loop;
+    struct http_multi *multi;
     CURLSH *share; /* TLS sessions: a new connection resumes instead of a whole handshake */
     char *user_agent;
     struct list pending;  /* struct http_call: not yet with curl */
@@ -29,7 +42,6 @@ struct http_transport {
 };
 
 struct http_call {
-    struct loop_transfer transfer; /* first: what CURLOPT_PRIVATE points to */
     struct list node;
     struct http_transport *owner;
     struct http_handlers handlers;
@@ -44,6 +56,11 @@ struct http_call {
     struct err failure; /* of our own: a cap, a handler's refusal, a bad request */
     char curl_message[CURL_ERROR_SIZE];
 };
+
+/* What the multi tells: before each wait, of a transfer that ended, and after curl ran. */
+void http_begin_pending(struct http_transport *t);
+void http_ended(CURL *easy, CURLcode result);
+int http_reap_finished(struct http_transport *t); /* call-backs made */
 
 /* Sets everything of the request on call->easy. ERR_INVALID when the request cannot be sent. */
 int http_setup(struct http_call *call, const struct http_request *request, struct err *err);

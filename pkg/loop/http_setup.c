@@ -159,7 +159,7 @@ int http_setup(struct http_call *call, const struct http_request *request, struc
     CURL *easy = call->easy;
     call->max_response = request->max_response ? request->max_response : max_response_default;
 
-    curl_easy_setopt(easy, CURLOPT_PRIVATE, &call->transfer);
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
     curl_easy_setopt(easy, CURLOPT_SHARE, call->owner->share);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->curl_message);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, http_on_body);

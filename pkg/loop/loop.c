@@ -5,14 +5,12 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/list.h"
 #include "loop/loop_internal.h"
-
-#define MAX_CONNECTIONS 1024L
 
 struct post {
     struct post *next;
@@ -22,17 +20,16 @@ struct post {
 
 struct loop {
     const struct clock *clock;
-    CURLM *multi;
-    bool inside_curl;
+    struct loop_io *io; /* NULL: descriptors only */
+    int wake_fd;        /* eventfd: ends the wait, from any thread */
     int64_t now;
     struct heap timers;
-    struct list transports;
 
     struct loop_watch *watches;
     size_t n_watches;
     struct loop_watch *next_watch; /* where the walk over ready ones goes on */
-    struct curl_waitfd *waitfds;
-    size_t waitfds_cap;
+    struct pollfd *pollfds;        /* wake_fd, then the watches */
+    size_t pollfds_cap;
 
     struct loop_watch signal_watch; /* fd -1: none */
     void (*on_signal)(void *context, int signo);
@@ -43,30 +40,17 @@ struct loop {
     atomic_bool stop;
 };
 
-static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
-
-static void curl_init(void)
-{
-    curl_global_init(CURL_GLOBAL_DEFAULT);
-}
-
 int loop_create(const struct clock *clock, struct loop **ret, struct err *err)
 {
-    pthread_once(&curl_once, curl_init);
-    CURLM *multi = curl_multi_init();
-    if (!multi)
-        return err_set(err, ERR_IO, "cannot set up libcurl");
-    /* What runs at a time bounds them. This bound counts connections in use as well, and libcurl
-     * closes an idle one for each that exceeds it: a handshake a request. */
-    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, MAX_CONNECTIONS);
-
+    int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake_fd < 0)
+        return err_set_errno(err, errno, "eventfd");
     struct loop *l = xcalloc(1, sizeof(*l));
     l->clock = clock;
-    l->multi = multi;
+    l->wake_fd = wake_fd;
     l->now = clock_monotonic_ms(clock);
     l->signal_watch.fd = -1;
     l->posts_tail = &l->posts;
-    list_init(&l->transports);
     pthread_mutex_init(&l->lock, NULL);
     *ret = l;
     return 0;
@@ -86,9 +70,11 @@ void loop_destroy(struct loop *l)
         free(post);
     }
     heap_finish(&l->timers);
-    curl_multi_cleanup(l->multi);
+    if (l->io)
+        l->io->destroy(l->io);
+    close(l->wake_fd);
     pthread_mutex_destroy(&l->lock);
-    free(l->waitfds);
+    free(l->pollfds);
     free(l);
 }
 
@@ -102,25 +88,21 @@ int64_t loop_now(const struct loop *l)
     return l->now;
 }
 
-CURLM *loop_multi(struct loop *l)
+struct loop_io *loop_io(const struct loop *l)
 {
-    return l->multi;
+    return l->io;
 }
 
-bool loop_inside_curl(const struct loop *l)
+void loop_set_io(struct loop *l, struct loop_io *io)
 {
-    return l->inside_curl;
+    l->io = io;
 }
 
-void loop_transport_add(struct loop *l, struct loop_transport *t)
+void loop_wake(struct loop *l)
 {
-    list_append(&l->transports, &t->node);
-}
-
-void loop_transport_remove(struct loop *l, struct loop_transport *t)
-{
-    (void)l;
-    list_remove(&t->node);
+    uint64_t one = 1;
+    while (write(l->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
 }
 
 /* Posts */
@@ -136,13 +118,13 @@ void loop_post(struct loop *l, void (*fn)(void *arg), void *arg)
     l->posts_tail = &post->next;
     pthread_mutex_unlock(&l->lock);
     if (first)
-        curl_multi_wakeup(l->multi);
+        loop_wake(l);
 }
 
 void loop_stop(struct loop *l)
 {
     atomic_store(&l->stop, true);
-    curl_multi_wakeup(l->multi);
+    loop_wake(l);
 }
 
 static bool has_posts(struct loop *l)
@@ -245,32 +227,33 @@ void loop_watch_remove(struct loop *l, struct loop_watch *w)
     }
 }
 
-static size_t fill_waitfds(struct loop *l)
+static size_t fill_pollfds(struct loop *l)
 {
-    if (l->waitfds_cap < l->n_watches) {
-        l->waitfds = xrealloc(l->waitfds, l->n_watches, sizeof(*l->waitfds));
-        l->waitfds_cap = l->n_watches;
+    if (l->pollfds_cap < l->n_watches + 1) {
+        l->pollfds = xrealloc(l->pollfds, l->n_watches + 1, sizeof(*l->pollfds));
+        l->pollfds_cap = l->n_watches + 1;
     }
     size_t n = 0;
+    l->pollfds[n++] = (struct pollfd){.fd = l->wake_fd, .events = POLLIN};
     for (const struct loop_watch *w = l->watches; w; w = w->next)
-        l->waitfds[n++] = (struct curl_waitfd){.fd = w->fd, .events = CURL_WAIT_POLLIN};
+        l->pollfds[n++] = (struct pollfd){.fd = w->fd, .events = POLLIN};
     return n;
 }
 
-static bool is_ready(const struct loop *l, int fd, size_t n_waitfds)
+static bool is_ready(const struct loop *l, int fd, size_t n)
 {
-    for (size_t i = 0; i < n_waitfds; i++)
-        if (l->waitfds[i].fd == fd)
-            return l->waitfds[i].revents != 0;
+    for (size_t i = 0; i < n; i++)
+        if (l->pollfds[i].fd == fd)
+            return l->pollfds[i].revents != 0;
     return false;
 }
 
-static int run_watches(struct loop *l, size_t n_waitfds)
+static int run_watches(struct loop *l, size_t n)
 {
     int ran = 0;
     for (struct loop_watch *w = l->watches; w; w = l->next_watch) {
         l->next_watch = w->next;
-        if (is_ready(l, w->fd, n_waitfds)) {
+        if (is_ready(l, w->fd, n)) {
             w->ready(w);
             ran++;
         }
@@ -313,33 +296,6 @@ int loop_signals(struct loop *l, const int *signals, void (*fn)(void *context, i
 
 /* Turns */
 
-static int run_curl(struct loop *l)
-{
-    int running;
-    l->inside_curl = true;
-    curl_multi_perform(l->multi, &running);
-    l->inside_curl = false;
-
-    int ran = 0, left;
-    for (CURLMsg *message; (message = curl_multi_info_read(l->multi, &left));) {
-        if (message->msg != CURLMSG_DONE)
-            continue;
-        CURL *easy = message->easy_handle;
-        CURLcode result = message->data.result; /* the message goes with the handle */
-        void *private = NULL;
-        curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
-        const struct loop_transfer *transfer = private;
-        transfer->transport->ended(transfer->transport, easy, result);
-        ran++;
-    }
-    LIST_FOREACH(&l->transports, node)
-    {
-        struct loop_transport *t = CONTAINER_OF(node, struct loop_transport, node);
-        ran += t->reap(t);
-    }
-    return ran;
-}
-
 static int wait_ms(struct loop *l, int max_wait_ms)
 {
     /* Another clock does not pass by waiting: its owner moves it. */
@@ -352,22 +308,37 @@ static int wait_ms(struct loop *l, int max_wait_ms)
     return (int)wait;
 }
 
+static int wait_for_descriptors(struct loop *l, size_t n, int ms, struct err *err)
+{
+    if (l->io)
+        return l->io->wait(l->io, l->pollfds, n, ms, err);
+    int ready = poll(l->pollfds, n, ms);
+    if (ready >= 0)
+        return 0;
+    if (errno != EINTR)
+        return err_set_errno(err, errno, "wait");
+    for (size_t i = 0; i < n; i++)
+        l->pollfds[i].revents = 0;
+    return 0;
+}
+
 int loop_step(struct loop *l, int max_wait_ms, struct err *err)
 {
-    LIST_FOREACH(&l->transports, node)
-    {
-        struct loop_transport *t = CONTAINER_OF(node, struct loop_transport, node);
-        t->begin(t);
-    }
-    size_t n = fill_waitfds(l);
-    CURLMcode failed =
-        curl_multi_poll(l->multi, l->waitfds, (unsigned)n, wait_ms(l, max_wait_ms), NULL);
+    if (l->io)
+        l->io->begin(l->io);
+    size_t n = fill_pollfds(l);
+    int failed = wait_for_descriptors(l, n, wait_ms(l, max_wait_ms), err);
     if (failed)
-        return err_set(err, ERR_IO, "wait: %s", curl_multi_strerror(failed));
+        return failed;
+    uint64_t wakes;
+    if (l->pollfds[0].revents && read(l->wake_fd, &wakes, sizeof(wakes)) < 0 && errno != EAGAIN &&
+        errno != EINTR)
+        return err_set_errno(err, errno, "eventfd");
 
     l->now = clock_monotonic_ms(l->clock);
     int ran = run_posts(l);
-    ran += run_curl(l);
+    if (l->io)
+        ran += l->io->run(l->io);
     ran += run_watches(l, n);
     ran += run_timers(l);
     return ran;

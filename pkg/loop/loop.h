@@ -1,6 +1,6 @@
 /* The control thread's loop. Everything of one loop runs on the thread that calls loop_run(); only
- * loop_post() and loop_stop() may be called from other threads. It waits in one place only
- * (curl_multi_poll, with extra descriptors for signals and others), so idle means no wake-ups. */
+ * loop_post() and loop_stop() may be called from other threads. It waits in one place only,
+ * poll(2), or curl_multi_poll() once there is an HTTP transport, so idle means no wake-ups. */
 #pragma once
 
 #include <stdbool.h>

@@ -1,26 +1,20 @@
-/* What the loop and its HTTP transports share: one curl multi handle, so that there is one place to
- * wait in. Private to pkg/loop; on the loop's thread. */
+/* What carries requests on a loop waits with it, in one place: libcurl's multi interface
+ * (http_multi.c), once the loop has an HTTP transport. Private to pkg/loop; on the loop's thread.
+ */
 #pragma once
 
-#include <curl/curl.h>
+#include <poll.h>
 
-#include "base/list.h"
 #include "loop/loop.h"
 
-/* A transport on the loop: told before each wait, and of each transfer that has ended. */
-struct loop_transport {
-    struct list node;
-    void (*begin)(struct loop_transport *t); /* start what is pending */
-    void (*ended)(struct loop_transport *t, CURL *easy, CURLcode result);
-    int (*reap)(struct loop_transport *t); /* after curl ran; returns call-backs made */
+struct loop_io {
+    void (*begin)(struct loop_io *io); /* before each wait: start what is pending */
+    /* poll(2) of these descriptors and its own; sets revents. 0 or an error. */
+    int (*wait)(struct loop_io *io, struct pollfd *fds, size_t n, int ms, struct err *err);
+    int (*run)(struct loop_io *io); /* what is due; call-backs made */
+    void (*destroy)(struct loop_io *io);
 };
 
-CURLM *loop_multi(struct loop *l);
-bool loop_inside_curl(
-    const struct loop *l); /* curl is on the stack: its multi may not be touched */
-void loop_transport_add(struct loop *l, struct loop_transport *t);
-void loop_transport_remove(struct loop *l, struct loop_transport *t);
-/* CURLOPT_PRIVATE of an easy handle begins with this. */
-struct loop_transfer {
-    struct loop_transport *transport;
-};
+struct loop_io *loop_io(const struct loop *l);        /* NULL: none yet */
+void loop_set_io(struct loop *l, struct loop_io *io); /* now the loop's; once */
+void loop_wake(struct loop *l);                       /* ends the wait; any thread */
