@@ -60,7 +60,7 @@ static void judge_signal(const struct pyspy_facts *f, struct outcome *ret)
 static void judge_failure(const struct pyspy_facts *f, struct outcome *ret)
 {
     const char *words = own_words(f->output);
-    if (WEXITSTATUS(f->wait_status) == PYSPY_EXIT_SETUP) {
+    if (WEXITSTATUS(f->wait_status) == SPAWN_EXIT_SETUP) {
         outcome_set(ret,
                     str_find(str_of(words), STR("Operation not permitted")) >= 0
                         ? REASON_PERMISSION_DENIED

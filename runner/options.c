@@ -11,6 +11,8 @@ struct flag {
 
 static const struct flag flags[] = {
     {"--py-spy", "FILE", "the py-spy program [/usr/bin/py-spy]", offsetof(struct options, py_spy)},
+    {"--uploader", "FILE", "the program that hands the results in [/usr/bin/pyspy-upload]",
+     offsetof(struct options, uploader)},
     {"--proc", "DIR", "the node's /proc [/proc]", offsetof(struct options, proc)},
     {"--token", "FILE", "token for the upload [" TASK_TOKEN_PATH "]",
      offsetof(struct options, token)},
@@ -24,10 +26,10 @@ void options_help(void)
            "Samples the Python processes that the task in the environment variable " TASK_VARIABLE
            "\nnames and uploads the results. Runs in the Jobs that pyspy-controller makes.\n\n");
     for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
-        printf("  %-9s %-9s %s\n", flags[i].name, flags[i].value_name, flags[i].help);
-    printf("  %-9s %-9s %s\n", "--upload-deadline", "DURATION",
+        printf("  %-17s %-8s %s\n", flags[i].name, flags[i].value_name, flags[i].help);
+    printf("  %-17s %-8s %s\n", "--upload-deadline", "DURATION",
            "how long a failing upload is tried again [10m]");
-    printf("  %-9s %-9s %s\n", "--log-level", "LEVEL", "debug, info, warn or error [info]");
+    printf("  %-17s %-8s %s\n", "--log-level", "LEVEL", "debug, info, warn or error [info]");
     printf("  --help, --version\n\n"
            "Exit status: 0 when results were stored, 1 otherwise, 2 for a wrong command line.\n");
 }
@@ -88,6 +90,7 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct err *
     struct options o = {
         .command = COMMAND_RUN,
         .py_spy = "/usr/bin/py-spy",
+        .uploader = "/usr/bin/pyspy-upload",
         .proc = "/proc",
         .token = TASK_TOKEN_PATH,
         .summary = "/dev/termination-log",

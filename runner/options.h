@@ -10,10 +10,11 @@ enum command { COMMAND_RUN, COMMAND_HELP, COMMAND_VERSION };
 
 struct options {
     enum command command;
-    const char *py_spy;  /* program */
-    const char *proc;    /* mount point of the node's /proc */
-    const char *token;   /* file, read anew for every upload */
-    const char *summary; /* file that takes the summary */
+    const char *py_spy;   /* program */
+    const char *uploader; /* program */
+    const char *proc;     /* mount point of the node's /proc */
+    const char *token;    /* file, read anew for every upload */
+    const char *summary;  /* file that takes the summary */
     int64_t upload_deadline_ms;
     enum log_level log_level;
 };

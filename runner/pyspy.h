@@ -6,12 +6,12 @@
 
 #include "base/buf.h"
 #include "runner/run.h"
+#include "runner/spawn.h"
 
 #define PYSPY_ARGUMENTS_MAX 32
-#define PYSPY_OUTPUT_FD     3 /* in the child: where its profile goes */
+#define PYSPY_OUTPUT_FD     SPAWN_FD /* in the child: where its profile goes */
 #define PYSPY_LINE_MAX      1024
 #define PYSPY_OUTPUT_MAX    (64u << 20) /* bytes of its profile */
-#define PYSPY_EXIT_SETUP    126         /* the child failed before it became py-spy */
 
 /* What to ask for. */
 struct pyspy_request {

@@ -1,5 +1,4 @@
 /* The formats that were asked for, made from one profile and packed to fit one object. */
-#include "crypto/digest.h"
 #include "runner/run.h"
 
 #define TEXT_MAX   (900 << 10) /* stored as it is; larger is gzipped */
@@ -124,24 +123,13 @@ static int fit(struct run *run, struct pack *pack, struct err *err)
 
 static void add_file(struct run *run, struct packed *p, struct upload_file *ret)
 {
-    char digest[CRYPTO_SHA256_HEX];
-    crypto_sha256_hex(buf_str(&p->stored), digest);
-    struct str content;
-    if (p->gzipped) {
-        _cleanup_(buf_finish) struct buf text = BUF_INIT(FORMAT_MAX * 2);
-        crypto_base64_encode(&text, buf_str(&p->stored), CRYPTO_BASE64_STANDARD);
-        content = arena_str(run->arena, buf_str(&text));
-    } else {
-        content = arena_str(run->arena, buf_str(&p->stored));
-    }
     *ret = (struct upload_file){
         .format = str_of(p->name),
         .key = str_of(arena_printf(run->arena, "%s%s", p->format->key, p->gzipped ? ".gz" : "")),
         .media_type = str_of(p->format->media_type),
         .encoding = p->gzipped ? STR("gzip") : STR_NULL,
         .size_bytes = (int64_t)p->stored.len,
-        .sha256 = str_of(arena_printf(run->arena, "%s", digest)),
-        .content = content,
+        .content = arena_str(run->arena, buf_str(&p->stored)),
     };
 }
 

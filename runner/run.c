@@ -61,6 +61,10 @@ static void reap(struct run *run)
     int status;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == run->uploader.pid && !run->uploader.ended) {
+            run->uploader.ended = true;
+            run->uploader.status = status;
+        }
         for (size_t i = 0; i < run->n_samplers; i++) {
             if (run->samplers[i].child == pid && run->samplers[i].state != SAMPLER_ENDED)
                 sampler_reaped(&run->samplers[i], status);
@@ -99,7 +103,8 @@ static void sum_up(const struct run *run, struct buf *out)
     getrusage(RUSAGE_CHILDREN, &children);
     double cpu = seconds(&own.ru_utime) + seconds(&own.ru_stime) + seconds(&children.ru_utime) +
                  seconds(&children.ru_stime);
-    /* Both live at the same time; their peaks need not coincide, so this is an upper bound. */
+    /* We and the largest child, py-spy or pyspy-upload. Their peaks need not coincide, so this is
+     * an upper bound. */
     int64_t memory = ((int64_t)own.ru_maxrss + children.ru_maxrss) * 1024;
 
     struct process_status *processes =

@@ -37,6 +37,13 @@ struct candidates {
 
 struct sampler;
 
+/* A child that is told of when it was reaped. */
+struct run_child {
+    pid_t pid; /* 0 or -1: none */
+    bool ended;
+    int status; /* of waitpid() */
+};
+
 struct run {
     const struct options *options;
     struct arena *arena;
@@ -53,7 +60,8 @@ struct run {
 
     struct profile *profile;  /* everything sampled */
     int64_t start_ms, end_ms; /* wall */
-    struct upload upload;
+    struct upload upload;     /* contents as they are stored, without digests */
+    struct run_child uploader;
     struct receipt *receipt;
     struct outcome outcome;
 };
@@ -78,5 +86,3 @@ int run_choose(struct run *run);
 int run_sample(struct run *run);
 int run_make_results(struct run *run);
 int run_upload(struct run *run);
-struct transport;
-int run_upload_over(struct run *run, struct transport *transport);

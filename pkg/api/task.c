@@ -159,7 +159,7 @@ void task_write(struct buf *out, const struct task *task)
 #define UPLOAD_CONTENT_MAX (3u << 20)
 
 /* With content: an upload; without: a receipt. */
-static const struct json_field upload_file_table[] = {
+const struct json_field upload_file_table[] = {
     {"format", JSON_F_STR, offsetof(struct upload_file, format), JSON_REQUIRED, .max_len = 32},
     {"key", JSON_F_STR, offsetof(struct upload_file, key), JSON_REQUIRED, .max_len = 253},
     {"mediaType", JSON_F_STR, offsetof(struct upload_file, media_type), JSON_REQUIRED,
@@ -193,7 +193,7 @@ int upload_decode(struct arena *arena, struct str text, struct upload *ret, stru
     return 0;
 }
 
-static void write_file(struct json_writer *w, const struct upload_file *file, bool content)
+void upload_file_write(struct json_writer *w, const struct upload_file *file, bool content)
 {
     json_begin_object(w, NULL);
     json_put_str(w, "format", file->format);
@@ -216,7 +216,7 @@ void upload_write(struct buf *out, const struct upload *upload)
     json_put_int(&w, "version", UPLOAD_VERSION);
     json_begin_array(&w, "files");
     for (size_t i = 0; i < upload->files.len; i++)
-        write_file(&w, &files[i], true);
+        upload_file_write(&w, &files[i], true);
     json_end_array(&w);
     json_end_object(&w);
 }
@@ -249,7 +249,7 @@ void receipt_write(struct json_writer *w, const char *name, const struct receipt
     json_put_str(w, "name", receipt->name);
     json_begin_array(w, "files");
     for (size_t i = 0; i < receipt->files.len; i++)
-        write_file(w, &files[i], false);
+        upload_file_write(w, &files[i], false);
     json_end_array(w);
     json_put_str(w, "mac", receipt->mac);
     json_end_object(w);

@@ -56,6 +56,8 @@ struct upload {
     struct json_array files; /* struct upload_file */
 };
 
+extern const struct json_field upload_file_table[];
+void upload_file_write(struct json_writer *w, const struct upload_file *file, bool content);
 int upload_decode(struct arena *arena, struct str text, struct upload *ret, struct err *err);
 void upload_write(struct buf *out, const struct upload *upload);
 

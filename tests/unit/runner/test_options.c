@@ -22,6 +22,7 @@ static void test_defaults(void **state)
     assert_int_equal(parse("run", NULL, NULL, &o, NULL), 0);
     assert_int_equal(o.command, COMMAND_RUN);
     assert_string_equal(o.py_spy, "/usr/bin/py-spy");
+    assert_string_equal(o.uploader, "/usr/bin/pyspy-upload");
     assert_string_equal(o.token, "/var/run/secrets/pyspy/token");
     assert_string_equal(o.summary, "/dev/termination-log");
     assert_string_equal(o.proc, "/proc");
@@ -35,6 +36,8 @@ static void test_flags(void **state)
     struct options o;
     assert_int_equal(parse("run", "--py-spy", "/x", &o, NULL), 0);
     assert_string_equal(o.py_spy, "/x");
+    assert_int_equal(parse("run", "--uploader", "/z", &o, NULL), 0);
+    assert_string_equal(o.uploader, "/z");
     assert_int_equal(parse("run", "--summary=/y", "--upload-deadline=1m30s", &o, NULL), 0);
     assert_string_equal(o.summary, "/y");
     assert_int_equal(o.upload_deadline_ms, 90000);

@@ -6,7 +6,6 @@
 #include <cmocka.h>
 #include <unistd.h>
 
-#include "crypto/digest.h"
 #include "runner/run.h"
 
 static struct options options = {.proc = "/proc"};
@@ -49,20 +48,18 @@ static const struct upload_file *file_of(const struct run *run, const char *form
     return NULL;
 }
 
-static void check_hashes(const struct run *run)
+/* As they are stored: text, or gzip by its magic number; digests are the upload's. */
+static void check_contents(const struct run *run)
 {
     const struct upload_file *files = run->upload.files.items;
     for (size_t i = 0; i < run->upload.files.len; i++) {
-        _cleanup_(buf_finish) struct buf stored = BUF_INIT(64 << 20);
-        char digest[CRYPTO_SHA256_HEX];
-        if (files[i].encoding.len > 0)
-            assert_int_equal(
-                crypto_base64_decode(files[i].content, CRYPTO_BASE64_STANDARD, &stored, NULL), 0);
-        else
-            buf_append_str(&stored, files[i].content);
-        crypto_sha256_hex(buf_str(&stored), digest);
-        assert_true(str_is(files[i].sha256, digest));
-        assert_int_equal(files[i].size_bytes, stored.len);
+        assert_int_equal(files[i].size_bytes, files[i].content.len);
+        assert_int_equal(files[i].sha256.len, 0);
+        assert_true(files[i].content.len > 10);
+        bool gzip = memcmp(files[i].content.ptr, "\x1f\x8b\x08", 3) == 0;
+        assert_int_equal(gzip, files[i].encoding.len > 0);
+        if (!gzip)
+            assert_true(str_is_utf8(files[i].content));
     }
 }
 
@@ -76,7 +73,7 @@ static void test_small_texts_stay_as_they_are(void **state)
     assert_int_equal(run_make_results(&run), 0);
     assert_int_equal(run.outcome.reason, REASON_NONE);
     assert_int_equal(run.upload.files.len, FORMAT_COUNT);
-    check_hashes(&run);
+    check_contents(&run);
     static const char *const keys[][3] = {
         {"flamegraph", "flamegraph.svg", "image/svg+xml"},
         {"speedscope", "speedscope.json", "application/json"},
@@ -115,7 +112,7 @@ static void test_large_text_is_gzipped(void **state)
     assert_true(str_is(f->encoding, "gzip"));
     assert_true(str_is(f->key, "raw.txt.gz"));
     assert_in_range(f->size_bytes, 1000, 1 << 20);
-    check_hashes(&run);
+    check_contents(&run);
     run_finish(&run);
 }
 
@@ -134,7 +131,7 @@ static void test_together_they_fit(void **state)
         sum += files[i].size_bytes;
     assert_in_range(sum, 1, 200000);
     assert_true(str_is(file_of(&run, "speedscope")->encoding, "gzip"));
-    check_hashes(&run);
+    check_contents(&run);
     run_finish(&run);
 }
 
