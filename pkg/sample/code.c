@@ -11,6 +11,7 @@
 #define CODE_MAX  (64u << 20) /* bytes of instructions */
 #define LINES_MAX 4096        /* of one code object; looking for one takes time */
 #define RECENT    8
+#define SPARE     4 /* code objects of earlier stacks that are read along */
 
 /* What tells one code object from another at the same address. */
 struct identity {
@@ -28,6 +29,7 @@ struct code {
     uint64_t address;
     struct identity identity;
     uint64_t checked; /* number of the resolution that did */
+    uint64_t listed;  /* and of the one that put it into its set */
     char *function, *file;
     uint8_t *table;
     size_t table_len;
@@ -197,12 +199,14 @@ static char *read_text(struct codes *c, uint64_t address)
     /* Bits: interned 2, kind 3, compact 1, ascii 1. */
     unsigned kind = state >> 2 & 7;
     bool compact = state & 32, ascii = state & 64;
-    if (!compact || (kind != 1 && kind != 2 && kind != 4) || (ascii && kind != 1) ||
-        length > CODE_MAX)
+    if ((kind != 1 && kind != 2 && kind != 4) || (ascii && kind != 1) || length > CODE_MAX)
+        return NULL;
+    uint64_t at = address + (ascii ? o->text_ascii : o->text_compact);
+    /* An object of a subclass of str points to its characters. */
+    if (!compact && memory_read(c->reader, address + o->text_compact, &at, sizeof(at)) < 0)
         return NULL;
     size_t n = length > SAMPLE_TEXT_MAX / kind ? SAMPLE_TEXT_MAX / kind : (size_t)length;
-    if (n && memory_read(c->reader, address + (ascii ? o->text_ascii : o->text_compact), bytes,
-                         n * kind) < 0)
+    if (n && memory_read(c->reader, at, bytes, n * kind) < 0)
         return NULL;
     _cleanup_(buf_finish) struct buf out = BUF_INIT(SAMPLE_TEXT_MAX * 4);
     for (size_t i = 0; i < n; i++) {
@@ -327,13 +331,48 @@ static struct line *line_at(struct codes *c, struct code *k, int64_t instruction
     return l;
 }
 
+static void check_heads(struct codes *c, const struct code_set *set, const uint8_t *heads, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct code *k = *slot_of(c, set->addresses[i]);
+        if (!k || !k->function)
+            continue;
+        struct identity id = identity_of(c, heads + i * c->offsets->code_head);
+        if (same(&id, &k->identity))
+            k->checked = c->round;
+    }
+}
+
+/* Those of the stack first, then some of before: functions that are called again and again. */
+static void renew_set(struct codes *c, const struct raw_frame *raw, size_t n, struct code_set *set)
+{
+    struct code_set old = *set;
+    set->n = 0;
+    for (size_t i = 0; i < n && set->n < CODE_SET_MAX; i++) {
+        struct code *k = *slot_of(c, raw[i].code);
+        if (k->listed != c->round)
+            set->addresses[set->n++] = k->address;
+        k->listed = c->round;
+    }
+    size_t spare = 0;
+    for (size_t i = 0; i < old.n && set->n < CODE_SET_MAX && spare < SPARE; i++) {
+        const struct code *k = *slot_of(c, old.addresses[i]);
+        if (k && k->listed == c->round)
+            continue;
+        set->addresses[set->n++] = old.addresses[i];
+        spare++;
+    }
+}
+
 int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t max,
+                  struct code_set *set, const uint8_t *heads, size_t n_heads,
                   struct sample_frame **ret)
 {
     if (c->full || c->bytes > max)
         forget_all(c);
     c->max = max;
     c->round++;
+    check_heads(c, set, heads, n_heads);
     size_t waiting = 0, size = c->offsets->code_head;
     for (size_t i = 0; i < n; i++) {
         struct code *k = entry(c, raw[i].code);
@@ -360,5 +399,6 @@ int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t
             return -1;
         ret[i] = &line->frame;
     }
+    renew_set(c, raw, n, set);
     return 0;
 }

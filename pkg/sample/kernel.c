@@ -1,6 +1,8 @@
-/* Which threads run. Asking the kernel for one costs about as much as reading a stack, and most
- * threads of most programs sleep; so those that slept when asked last are asked again only when the
- * process has used processor time that nobody accounts for. */
+/* Which threads run. Asking the kernel for one costs as much as reading a stack, and most threads
+ * of most programs sleep; so those that slept when asked last are asked again only when the process
+ * has used processor time that nobody accounts for. Neither is the one asked that holds the
+ * interpreter's lock while the process uses one processor, no more and no less. The kernel counts
+ * the time of other processes in ticks, of 10 ms at most: hence the spans below. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,16 +13,21 @@
 #include "sample/sample_internal.h"
 
 #define DESCRIPTORS_MAX 512 /* kept open */
-#define HOT_LOOKS       16  /* a thread that ran is asked this often before it counts as asleep */
-#define UNSEEN_NS       5000000 /* processor time that threads believed asleep may use unseen */
-#define NAME_LOOKS      1000    /* a name is read again after this many looks */
+#define HOT_LOOKS       32  /* a thread that ran is asked this often before it counts as asleep */
+#define UNSEEN_NS       2000000    /* processor time that threads believed asleep may use unseen */
+#define BURST_NS        200000     /* and one of them, before it is asked often again */
+#define STATUS_MAX      (1u << 20) /* bytes; 65,536 groups take most of them */
+#define NAME_LOOKS      1000       /* a name is read again after this many looks */
+#define SPAN_NS         INT64_C(400000000) /* over which one processor is seen to be in use */
+#define SPAN_SLACK_NS   INT64_C(10000000)  /* one tick */
 
 struct kernel_thread {
     pid_t outer, inner;
     int stat, runtime; /* descriptors; -1: opened each time */
     bool open, found;
+    bool matched; /* Python knows it; others never hold the lock, and are only accounted for */
     unsigned hot;
-    int64_t runtime_base; /* ns used when the present account began */
+    int64_t runtime_base; /* ns used when the present account began, or when it was asked last */
     unsigned name_age;
     char name[17];
 };
@@ -31,7 +38,13 @@ struct kernel {
     struct kernel_thread **threads; /* by inner */
     size_t n, cap, descriptors;
     bool ask_all, accounts;
+    bool gone;                  /* one that was asked for has ended */
     int64_t account_base, past; /* ns; past: of threads that were hot in this account */
+    struct {
+        bool known, full; /* begun; the last whole one and this one so far were of one processor */
+        bool taken;       /* at this look it told that the lock's holder runs */
+        int64_t begun, used;
+    } span;
 };
 
 static int read_at(const struct kernel *k, pid_t tid, const char *file, char *to, size_t cap)
@@ -86,10 +99,12 @@ void kernel_destroy(struct kernel *k)
 /* The last number behind "NSpid:" is the innermost. */
 static pid_t inner_id(const struct kernel *k, pid_t tid)
 {
-    char text[4096];
-    if (read_at(k, tid, "status", text, sizeof(text)) < 0)
+    char path[64];
+    snprintf(path, sizeof(path), "%d/task/%d/status", (int)k->pid, (int)tid);
+    _cleanup_(buf_finish) struct buf text = BUF_INIT(STATUS_MAX);
+    if (buf_read_file_at(&text, k->proc, path, NULL) < 0)
         return 0;
-    const char *line = strstr(text, "\nNSpid:");
+    const char *line = strstr(buf_cstr(&text), "\nNSpid:");
     if (!line)
         return tid;
     line += strlen("\nNSpid:");
@@ -126,7 +141,7 @@ static void add(struct kernel *k, pid_t outer, pid_t inner)
     }
     struct kernel_thread *t = xcalloc(1, sizeof(*t));
     *t = (struct kernel_thread){
-        .outer = outer, .inner = inner, .stat = -1, .runtime = -1, .found = true, .hot = HOT_LOOKS};
+        .outer = outer, .inner = inner, .stat = -1, .runtime = -1, .found = true};
     k->threads[k->n++] = t;
 }
 
@@ -183,7 +198,10 @@ struct kernel_thread *kernel_find(struct kernel *k, pid_t inner)
     struct kernel_thread key = {.inner = inner}, *p = &key;
     struct kernel_thread **found =
         k->n ? bsearch(&p, k->threads, k->n, sizeof(struct kernel_thread *), compare) : NULL;
-    return found ? *found : NULL;
+    if (!found)
+        return NULL;
+    (*found)->matched = true;
+    return *found;
 }
 
 pid_t kernel_thread_id(const struct kernel_thread *t)
@@ -256,27 +274,54 @@ static int64_t processor_time(const struct kernel *k)
     return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
+static bool is_accounted(const struct kernel_thread *t)
+{
+    return t->hot || !t->matched;
+}
+
 static void begin_account(struct kernel *k, int64_t total)
 {
     k->account_base = total;
     k->past = 0;
-    for (size_t i = 0; i < k->n; i++)
-        if (k->threads[i]->hot)
-            k->threads[i]->runtime_base = runtime_of(k->threads[i]);
+    for (size_t i = 0; i < k->n; i++) {
+        struct kernel_thread *t = k->threads[i];
+        if (!is_accounted(t))
+            continue;
+        open_files(k, t);
+        t->runtime_base = runtime_of(t);
+    }
+}
+
+static void follow_span(struct kernel *k, int64_t total)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    int64_t now = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+    int64_t idle = (now - k->span.begun) - (total - k->span.used);
+    bool one = k->span.known && total >= 0 && idle <= SPAN_SLACK_NS && idle >= -SPAN_SLACK_NS;
+    if (one && now - k->span.begun < SPAN_NS)
+        return;
+    k->span.full = one;
+    k->span.known = total >= 0;
+    k->span.begun = now;
+    k->span.used = total;
 }
 
 void kernel_begin(struct kernel *k)
 {
-    if (k->n == 1)
-        return; /* it is hot, or the only one to ask */
     int64_t total = processor_time(k);
+    follow_span(k, total);
+    bool explained_by_holder = k->span.taken && k->span.full;
+    k->span.taken = false;
+    if (k->n == 1 || (explained_by_holder && k->accounts && !k->ask_all))
+        return; /* it is hot, or the only one to ask; or nobody else can have run */
     bool known = k->accounts && total >= 0 && !k->ask_all;
     if (known && total - k->account_base <= UNSEEN_NS)
         return;
     int64_t explained = k->past;
     for (size_t i = 0; known && i < k->n; i++) {
         const struct kernel_thread *t = k->threads[i];
-        if (!t->hot)
+        if (!is_accounted(t))
             continue;
         int64_t now = runtime_of(t);
         if (now < 0 || t->runtime_base < 0)
@@ -291,8 +336,13 @@ void kernel_begin(struct kernel *k)
     begin_account(k, total);
 }
 
-bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect)
+bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool gil)
 {
+    if (gil && t->hot && k->span.full && !k->ask_all) {
+        k->span.taken = true;
+        t->hot = HOT_LOOKS;
+        return true;
+    }
     if (!suspect && !t->hot && !k->ask_all && k->n > 1)
         return false;
     open_files(k, t);
@@ -303,20 +353,31 @@ bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect)
         char text[128];
         state = state_of(text, read_at(k, t->outer, "stat", text, sizeof(text)));
     }
+    k->gone = k->gone || state == 0;
     if (state == 'R') {
         if (!t->hot)
             t->runtime_base = runtime_of(t);
         t->hot = HOT_LOOKS;
         return true;
     }
-    if (t->hot && --t->hot == 0) {
-        int64_t now = runtime_of(t);
-        if (now < 0 || t->runtime_base < 0)
-            k->accounts = false;
-        else
-            k->past += now - t->runtime_base;
-    }
+    if ((t->hot && --t->hot > 0) || k->n == 1)
+        return false;
+    int64_t now = runtime_of(t);
+    if (now < 0 || t->runtime_base < 0)
+        k->accounts = false;
+    else if (now - t->runtime_base >= BURST_NS && k->ask_all)
+        t->hot = HOT_LOOKS; /* it ran since, if not now */
+    else
+        k->past += now - t->runtime_base;
+    t->runtime_base = now;
     return false;
+}
+
+bool kernel_misses_threads(struct kernel *k)
+{
+    bool gone = k->gone;
+    k->gone = false;
+    return gone;
 }
 
 void kernel_end(struct kernel *k)

@@ -20,6 +20,17 @@ int symbols_find(int proc, pid_t pid, struct symbols *ret, struct err *err);
  * first byte has. */
 int symbols_of_file(int fd, struct symbols *ret, uint64_t *ret_first, struct err *err);
 
+/* The program that a process runs. A child of fork() runs the same; exec() makes another, even of
+ * the same file. */
+struct program {
+    dev_t device;
+    ino_t inode;
+    uint64_t start_code, start_stack; /* addresses; 0: not told */
+};
+/* ERR_NOT_FOUND: the process is gone. */
+int program_read(int proc, pid_t pid, struct program *ret, struct err *err);
+bool program_same(const struct program *a, const struct program *b);
+
 /* Code objects by address. What is kept of one is checked against the object each time that it is
  * used, because another one may have got its place. */
 struct codes;
@@ -33,10 +44,20 @@ struct raw_frame {
 };
 #define STACK_DEPTH_MAX 4096
 
+/* The code objects of the last stack of a thread and of some before: the next one reads them along
+ * with the frames. */
+#define CODE_SET_MAX 32
+struct code_set {
+    uint64_t addresses[CODE_SET_MAX];
+    size_t n;
+};
+
 /* Frames from raw ones, innermost first in both. max: bytes that may be kept; what is kept beyond
- * it is forgotten at the next call. 0, or -1 when one of them is none (torn), or when the stack
- * alone takes more than twice that. */
+ * it is forgotten at the next call. heads: as just read of the first n_heads of `set`, which then
+ * holds those of this stack. 0, or -1 when one of them is none (torn), or when the stack alone
+ * takes more than twice that. */
 int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t max,
+                  struct code_set *set, const uint8_t *heads, size_t n_heads,
                   struct sample_frame **ret);
 
 /* What is remembered of one thread from look to look, so that its stack takes one system call. */
@@ -51,23 +72,36 @@ struct stack_memory {
     size_t n_chunks;
     uint64_t *objects; /* addresses of frames outside of them */
     size_t n_objects, cap_objects;
+    struct code_set codes;
     uint64_t cframe;
     uint64_t root; /* the outermost frame; 0: none */
 };
 void stack_memory_finish(struct stack_memory *m);
+
+/* Pointers to the innermost frame: at first, and when all else had been read. */
+struct stack_cells {
+    uint64_t first, last, cframe;
+};
 
 /* One for all threads: where copies go. */
 struct stack_reader {
     struct memory_reader *reader;
     const struct python_offsets *offsets;
     struct memory_batch batch;
+    /* The frames, the frames a second time, the code objects. */
     uint8_t *copy;
-    size_t cap;
+    size_t cap, half, codes; /* half: bytes of the frames; codes: where the code objects begin */
+    size_t n_codes;
+    struct stack_cells cells;
+    const struct stack_memory *prepared; /* whose copy the batch's next reading makes */
     struct raw_frame frames[STACK_DEPTH_MAX];
     size_t depth;
     bool cut; /* deeper than the maximum */
 };
 void stack_reader_finish(struct stack_reader *r);
+/* Adds to r->batch what the next stack_read() of this thread begins with, so that it comes along
+ * with whatever else is read. False: nothing was added. */
+bool stack_prepare(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
 /* Reads the frames of the thread state at `thread` into r->frames, innermost first. 0, or -errno:
  * -EAGAIN: it kept changing while it was read. -EFAULT: pointers that lead nowhere. */
 int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
@@ -91,5 +125,8 @@ char kernel_thread_state(struct kernel_thread *t);
  * were asked last can have run since. */
 void kernel_begin(struct kernel *k);
 void kernel_end(struct kernel *k); /* after the last one */
-/* Whether it runs or waits for a core. suspect: there is reason to ask the kernel now. */
-bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect);
+/* Whether it runs or waits for a core. suspect: there is reason to ask the kernel now. gil: it
+ * holds the interpreter's lock. */
+bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool gil);
+/* Whether one that was asked for since the last call had ended: another may stand in its place. */
+bool kernel_misses_threads(struct kernel *k);

@@ -1,14 +1,16 @@
-/* The frames of one thread. All that the last look touched is read again in one system call,
- * between two readings of the pointer to the innermost frame: when these differ, the stack changed
- * meanwhile and is read anew. Kernels fill the pieces of such a call in their order. */
+/* The frames of one thread. All that the last look touched is read again in one system call, twice,
+ * between two readings of the pointer to the innermost frame: kernels fill the pieces of such a
+ * call in their order. Only a chain of frames that stood in both copies counts, under a pointer
+ * that stayed; otherwise the stack changed meanwhile and is read anew. */
 #include <errno.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "sample/sample_internal.h"
 
-#define ROOT_SEEN  5
-#define ATTEMPTS   12
+#define ATTEMPTS   24
+#define ROOT_SEEN  8          /* times in a row */
+#define PATIENCE   8          /* attempts after which less than two whole copies will do */
 #define SLACK      1024       /* bytes behind the last frame seen that are read as well */
 #define CHUNK_MAX  (1u << 20) /* bytes of one piece of the data stack */
 #define COPY_MAX   (8u << 20)
@@ -45,20 +47,12 @@ static int add(struct stack_reader *r, uint64_t address, void *to, size_t len)
     return e;
 }
 
-/* Pointers to the innermost frame, before or after all else. */
-struct cells {
-    uint64_t cframe, frame;
-};
-
-static int add_cells(struct stack_reader *r, const struct stack_memory *m, uint64_t thread,
-                     struct cells *to)
+static int add_frame_cell(struct stack_reader *r, const struct stack_memory *m, uint64_t thread,
+                          uint64_t *to)
 {
     const struct python_offsets *o = r->offsets;
-    *to = (struct cells){0};
-    if (!o->thread_cframe)
-        return add(r, thread + o->thread_frame, &to->frame, sizeof(to->frame));
-    int e = add(r, thread + o->thread_cframe, &to->cframe, sizeof(to->cframe));
-    return e < 0 ? e : add(r, m->cframe + o->cframe_frame, &to->frame, sizeof(to->frame));
+    uint64_t at = o->thread_cframe ? m->cframe + o->cframe_frame : thread + o->thread_frame;
+    return add(r, at, to, sizeof(*to));
 }
 
 static void make_room(struct stack_reader *r, size_t need)
@@ -69,54 +63,115 @@ static void make_room(struct stack_reader *r, size_t need)
     r->copy = xrealloc(r->copy, r->cap, 1);
 }
 
-static int capture(struct stack_reader *r, struct stack_memory *m, uint64_t thread,
-                   struct cells *before, struct cells *after)
+/* What changes most is read last. */
+static int add_frames(struct stack_reader *r, const struct stack_memory *m, uint8_t *to)
 {
-    size_t need = 0, head = r->offsets->frame_head;
+    size_t head = r->offsets->frame_head;
+    int e = 0;
+    for (size_t i = m->n_objects; e == 0 && i-- > 0;)
+        e = add(r, m->objects[i], to + r->half - (m->n_objects - i) * head, head);
+    for (size_t i = m->n_chunks; e == 0 && i-- > 0;)
+        if (m->chunks[i].used)
+            e = add(r, m->chunks[i].address, to + m->chunks[i].at, m->chunks[i].used);
+    return e;
+}
+
+static int add_all(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
+{
+    const struct python_offsets *o = r->offsets;
+    size_t need = 0;
     for (size_t i = 0; i < m->n_chunks; i++) {
         m->chunks[i].at = (uint32_t)need;
         need += m->chunks[i].used;
     }
-    size_t objects = need;
-    need += m->n_objects * head;
+    need += m->n_objects * o->frame_head;
     if (need > COPY_MAX)
         return -E2BIG;
-    make_room(r, need);
+    r->half = need;
+    r->codes = 2 * need;
+    r->n_codes = m->codes.n;
+    make_room(r, r->codes + r->n_codes * o->code_head);
+    r->prepared = NULL;
+    r->cells = (struct stack_cells){0};
 
-    int e = add_cells(r, m, thread, before);
-    for (size_t i = 0; e == 0 && i < m->n_objects; i++)
-        e = add(r, m->objects[i], r->copy + objects + i * head, head);
-    for (size_t i = m->n_chunks; e == 0 && i-- > 0;)
-        if (m->chunks[i].used)
-            e = add(r, m->chunks[i].address, r->copy + m->chunks[i].at, m->chunks[i].used);
+    int e = add_frame_cell(r, m, thread, &r->cells.first);
     if (e == 0)
-        e = add_cells(r, m, thread, after);
+        e = add_frames(r, m, r->copy);
+    if (e == 0)
+        e = add_frames(r, m, r->copy + r->half);
+    if (e == 0)
+        e = add_frame_cell(r, m, thread, &r->cells.last);
+    if (e == 0 && o->thread_cframe)
+        e = add(r, thread + o->thread_cframe, &r->cells.cframe, sizeof(r->cells.cframe));
+    for (size_t i = 0; e == 0 && i < r->n_codes; i++)
+        e = add(r, m->codes.addresses[i], r->copy + r->codes + i * o->code_head, o->code_head);
+    return e;
+}
+
+static bool knows(const struct stack_reader *r, const struct stack_memory *m)
+{
+    return !r->offsets->thread_cframe || m->cframe;
+}
+
+bool stack_prepare(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
+{
+    size_t pieces = 2 * (m->n_objects + m->n_chunks) + m->codes.n + 3;
+    if (!knows(r, m) || pieces > MEMORY_PIECES_MAX / 2 || add_all(r, m, thread) < 0)
+        return false;
+    r->prepared = m;
+    return true;
+}
+
+static int capture(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
+{
+    if (r->prepared == m) {
+        r->prepared = NULL;
+        return 0;
+    }
+    int e = knows(r, m) ? 0
+                        : memory_read(r->reader, thread + r->offsets->thread_cframe, &m->cframe,
+                                      sizeof(m->cframe));
+    if (e == 0)
+        e = add_all(r, m, thread);
     int last = memory_batch_read(r->reader, &r->batch);
     return e < 0 ? e : last;
 }
 
-/* The data stack's pieces, newest first: previous, size, top, then frames. */
+enum { FOUND = 0, AGAIN = 1 };
+
+/* The data stack's pieces, newest first: previous, size, top, then frames. FOUND: they are those
+ * that are known; AGAIN: others, so that no copy of before means anything. */
 static int find_chunks(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t address, header[2];
     size_t n = 0;
     int e = memory_read(r->reader, thread + r->offsets->thread_chunk, &address, sizeof(address));
     struct stack_chunk found[STACK_CHUNKS_MAX];
+    bool same = true;
     for (; e == 0 && address && n < STACK_CHUNKS_MAX; address = header[0]) {
         e = memory_read(r->reader, address, header, sizeof(header));
-        if (e < 0 || header[1] < 64 || header[1] > CHUNK_MAX)
+        if (e < 0)
+            return e;
+        if (header[1] < 64 || header[1] > CHUNK_MAX)
             return -EFAULT;
         struct stack_chunk c = {.address = address, .size = (uint32_t)header[1]};
+        for (size_t i = 0; i < n; i++)
+            if (found[i].address == address)
+                return -ELOOP;
         for (size_t i = 0; i < m->n_chunks; i++)
             if (m->chunks[i].address == c.address)
                 c.used = m->chunks[i].used < c.size ? m->chunks[i].used : c.size;
+        same = same && n < m->n_chunks && m->chunks[n].address == c.address &&
+               m->chunks[n].size == c.size;
         found[n++] = c;
     }
     if (e < 0)
         return e;
+    if (same && n == m->n_chunks)
+        return FOUND;
     memcpy(m->chunks, found, n * sizeof(found[0]));
     m->n_chunks = n;
-    return 0;
+    return AGAIN;
 }
 
 static void remember_object(struct stack_memory *m, uint64_t address, size_t at)
@@ -130,69 +185,110 @@ static void remember_object(struct stack_memory *m, uint64_t address, size_t at)
     m->n_objects++;
 }
 
+/* One way through a copy. */
 struct walk {
     struct stack_reader *r;
     struct stack_memory *m;
     uint64_t thread;
-    size_t n_copied; /* objects that are in the copy, in this order */
-    size_t cursor;   /* where the next object is expected */
-    bool late;       /* something was read after the copy was made */
-    bool searched;   /* for chunks */
+    size_t cursor; /* where the next object is expected */
+    bool strict;   /* instructions of callers must stand in both copies, too */
+    bool late;     /* something was read after the copy was made */
+    bool searched; /* for chunks */
+    uint32_t used[STACK_CHUNKS_MAX];
+    uint64_t *objects; /* addresses of the frames outside of chunks, as they come */
+    size_t n_objects;
     uint64_t single[64];
 };
 
-enum { FOUND = 0, AGAIN = 1 };
+static bool is_same(const struct walk *w, const uint8_t *a, const uint8_t *b, bool innermost)
+{
+    const struct python_offsets *o = w->r->offsets;
+    size_t n = o->thread_chunk ? 8 : 4;
+    if (get64(a + o->frame_previous) != get64(b + o->frame_previous) ||
+        get64(a + o->frame_code) != get64(b + o->frame_code))
+        return false;
+    return innermost || !w->strict ||
+           memcmp(a + o->frame_instruction, b + o->frame_instruction, n) == 0;
+}
 
-/* The bytes of the frame at `address`. AGAIN: the copy must be made anew, with more in it. */
-static int frame_bytes(struct walk *w, uint64_t address, const uint8_t **ret)
+static int bytes_in_copy(const struct walk *w, size_t at, const uint8_t **ret)
+{
+    const uint8_t *first = w->r->copy + at;
+    *ret = first;
+    return is_same(w, first, first + w->r->half, w->r->depth == 0) ? FOUND : AGAIN;
+}
+
+/* Which chunk holds the address; n_chunks: none. */
+static size_t chunk_of(const struct stack_memory *m, uint64_t address)
+{
+    size_t i = 0;
+    while (i < m->n_chunks && address - m->chunks[i].address >= m->chunks[i].size)
+        i++;
+    return i;
+}
+
+static int bytes_in_chunk(struct walk *w, size_t index, uint64_t address, const uint8_t **ret)
+{
+    struct stack_chunk *c = &w->m->chunks[index];
+    size_t head = w->r->offsets->frame_head, at = (size_t)(address - c->address);
+    if (at + head > c->size)
+        return -EFAULT;
+    size_t wanted = at + head + SLACK < c->size ? at + head + SLACK : c->size;
+    if (wanted > w->used[index])
+        w->used[index] = (uint32_t)wanted;
+    if (at + head <= c->used)
+        return bytes_in_copy(w, c->at + at, ret);
+    c->used = (uint32_t)wanted;
+    return AGAIN;
+}
+
+/* The bytes of a frame that is an object, or a generator's. AGAIN: the copy must be made anew, with
+ * more in it. */
+static int bytes_of_object(struct walk *w, uint64_t address, const uint8_t **ret)
 {
     struct stack_memory *m = w->m;
     size_t head = w->r->offsets->frame_head;
-    for (size_t i = 0; i < m->n_chunks; i++) {
-        struct stack_chunk *c = &m->chunks[i];
-        uint64_t at = address - c->address;
-        if (address < c->address || at >= c->size)
-            continue;
-        if (at + head > c->size)
-            return -EFAULT;
-        if (at + head > c->used) {
-            c->used = at + head + SLACK < c->size ? (uint32_t)(at + head + SLACK) : c->size;
-            return AGAIN;
-        }
-        *ret = w->r->copy + c->at + at;
-        return FOUND;
-    }
-    size_t base = 0;
-    for (size_t i = 0; i < m->n_chunks; i++)
-        base += m->chunks[i].used;
-    for (size_t k = 0; k < w->n_copied; k++) {
-        size_t i = (w->cursor + k) % w->n_copied;
+    for (size_t k = 0; k < m->n_objects; k++) {
+        size_t i = (w->cursor + k) % m->n_objects;
         if (m->objects[i] != address)
             continue;
         w->cursor = i + 1;
-        *ret = w->r->copy + base + i * head;
-        return FOUND;
+        return bytes_in_copy(w, w->r->half - (m->n_objects - i) * head, ret);
     }
     if (w->r->offsets->thread_chunk && !w->searched) {
         w->searched = true;
-        size_t before = m->n_chunks;
-        uint64_t first = before ? m->chunks[0].address : 0;
         int e = find_chunks(w->r, m, w->thread);
-        if (e < 0)
+        if (e != FOUND)
             return e;
-        if (m->n_chunks != before || (before && m->chunks[0].address != first))
-            return AGAIN;
     }
     if (head > sizeof(w->single))
         return -EFAULT;
     w->late = true;
-    int e = memory_read(w->r->reader, address, w->single, head);
     *ret = (const uint8_t *)w->single;
-    return e;
+    return memory_read(w->r->reader, address, w->single, head);
 }
 
-/* Follows the frames; their addresses outside of chunks go into `objects`. */
-static int follow(struct walk *w, uint64_t frame, uint64_t *objects, size_t *n_objects)
+static int add_raw(struct stack_reader *r, uint64_t address, const uint8_t *bytes)
+{
+    const struct python_offsets *o = r->offsets;
+    struct raw_frame f = {.address = address, .code = get64(bytes + o->frame_code)};
+    if (o->minor >= 14)
+        f.code &= ~TAGS;
+    if (o->thread_chunk) {
+        f.instruction = get64(bytes + o->frame_instruction);
+    } else {
+        int32_t index;
+        memcpy(&index, bytes + o->frame_instruction, sizeof(index));
+        f.instruction = (uint64_t)(int64_t)index;
+    }
+    r->cut = r->depth == STACK_DEPTH_MAX;
+    if (!r->cut)
+        r->frames[r->depth++] = f;
+    return r->cut ? -E2BIG : 0;
+}
+
+/* Follows the frames from the innermost one. 0, AGAIN, or -errno. */
+static int follow(struct walk *w, uint64_t frame)
 {
     struct stack_reader *r = w->r;
     const struct python_offsets *o = r->offsets;
@@ -202,16 +298,14 @@ static int follow(struct walk *w, uint64_t frame, uint64_t *objects, size_t *n_o
     r->cut = false;
     while (frame) {
         const uint8_t *bytes;
-        int e = frame_bytes(w, frame, &bytes);
+        size_t chunk = chunk_of(w->m, frame);
+        int e = chunk < w->m->n_chunks ? bytes_in_chunk(w, chunk, frame, &bytes)
+                                       : bytes_of_object(w, frame, &bytes);
         if (e != FOUND)
             return e;
-        size_t chunk = 0;
-        while (chunk < w->m->n_chunks &&
-               frame - w->m->chunks[chunk].address >= w->m->chunks[chunk].size)
-            chunk++;
         if (chunk == w->m->n_chunks) {
-            if (*n_objects < STACK_DEPTH_MAX)
-                objects[(*n_objects)++] = frame;
+            if (w->n_objects < STACK_DEPTH_MAX)
+                w->objects[w->n_objects++] = frame;
         } else {
             /* A stack: who calls lies below. */
             if (last_chunk != SIZE_MAX &&
@@ -220,23 +314,8 @@ static int follow(struct walk *w, uint64_t frame, uint64_t *objects, size_t *n_o
             last_chunk = chunk;
             last_in_chunk = frame;
         }
-        if (!o->frame_owner || bytes[o->frame_owner] < OWNER_SHIM) {
-            struct raw_frame f = {.address = frame, .code = get64(bytes + o->frame_code)};
-            if (o->minor >= 14)
-                f.code &= ~TAGS;
-            if (o->thread_chunk) {
-                f.instruction = get64(bytes + o->frame_instruction);
-            } else {
-                int32_t index;
-                memcpy(&index, bytes + o->frame_instruction, sizeof(index));
-                f.instruction = (uint64_t)(int64_t)index;
-            }
-            if (r->depth == STACK_DEPTH_MAX) {
-                r->cut = true;
-                return 0;
-            }
-            r->frames[r->depth++] = f;
-        }
+        if ((!o->frame_owner || bytes[o->frame_owner] < OWNER_SHIM) && add_raw(r, frame, bytes) < 0)
+            return 0;
         frame = get64(bytes + o->frame_previous);
         /* Brent's way to notice that a list has no end. */
         if (frame && frame == mark)
@@ -271,75 +350,95 @@ static void keep_objects(struct stack_memory *m, const uint64_t *objects, size_t
         remember_object(m, old[i], m->n_objects);
 }
 
-int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
+/* What a deep recursion needed once is not read for ever. */
+static void keep_chunks(struct stack_memory *m, const uint32_t *used)
+{
+    for (size_t i = 0; i < m->n_chunks; i++)
+        if (m->chunks[i].used / 2 > used[i])
+            m->chunks[i].used -= m->chunks[i].used / 8;
+}
+
+/* What a way that led nowhere met on it: the next copy has it. */
+static void keep_late(struct stack_memory *m, const uint64_t *objects, size_t n)
+{
+    size_t old = m->n_objects;
+    for (size_t i = 0; i < n && m->n_objects < 2 * STACK_DEPTH_MAX; i++) {
+        bool known = false;
+        for (size_t k = m->n_objects - old; k < m->n_objects && !known; k++)
+            known = m->objects[k] == objects[i];
+        if (!known)
+            remember_object(m, objects[i], m->n_objects - old);
+    }
+}
+
+/* Something that was there at the last look has gone. */
+static void forget(struct stack_memory *m)
+{
+    m->n_chunks = m->n_objects = m->codes.n = 0;
+    m->cframe = 0;
+}
+
+/* One copy and one way through it. 0, AGAIN, or -errno. */
+static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thread, int attempt)
 {
     uint64_t objects[STACK_DEPTH_MAX];
+    bool known = m->n_chunks || m->n_objects || m->codes.n || m->cframe;
+    int e = capture(r, m, thread);
+    if (e == -ETIME)
+        return e;
+    if (e < 0) {
+        forget(m);
+        return known ? AGAIN : e;
+    }
+    if (r->offsets->thread_cframe && r->cells.cframe != m->cframe) {
+        m->cframe = r->cells.cframe;
+        return AGAIN;
+    }
+    if (r->cells.first != r->cells.last)
+        return AGAIN;
+    struct walk w = {
+        .r = r, .m = m, .thread = thread, .strict = attempt < PATIENCE, .objects = objects};
+    e = follow(&w, r->cells.first);
+    if (e != 0 && w.late)
+        keep_late(m, objects, w.n_objects);
+    if (e != 0)
+        return e;
+    keep_objects(m, objects, w.n_objects);
+    keep_chunks(m, w.used);
+    if (!w.late)
+        return 0;
+    if (attempt < PATIENCE)
+        return AGAIN; /* next time it is in the copies */
+    uint64_t now = 0;
+    e = add_frame_cell(r, m, thread, &now);
+    int last = memory_batch_read(r->reader, &r->batch);
+    return e < 0 || last < 0 || now != r->cells.first ? AGAIN : 0;
+}
+
+int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
+{
     uint64_t candidate = 0;
-    int seen = 0;
-    int result = -EAGAIN;
-    if (r->offsets->thread_cframe && !m->cframe &&
-        memory_read(r->reader, thread + r->offsets->thread_cframe, &m->cframe, sizeof(m->cframe)) <
-            0)
-        return -EFAULT;
+    int seen = 0, result = -EAGAIN;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        struct cells before = {0}, after = {0};
-        int e = capture(r, m, thread, &before, &after);
-        if (e == -ETIME)
+        int e = try_once(r, m, thread, attempt);
+        if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->cframe))
             return e;
-        if (e < 0) {
-            /* Something that was there at the last look has gone. */
-            bool known = m->n_chunks || m->n_objects || m->cframe;
-            m->n_chunks = m->n_objects = 0;
-            m->cframe = 0;
-            if (!known)
-                return e;
-            if (r->offsets->thread_cframe &&
-                memory_read(r->reader, thread + r->offsets->thread_cframe, &m->cframe,
-                            sizeof(m->cframe)) < 0)
-                return -EFAULT;
-            result = e;
+        result = e == AGAIN ? -EAGAIN : e;
+        if (result < 0)
             continue;
-        }
-        if (before.cframe != m->cframe || after.cframe != m->cframe) {
-            m->cframe = after.cframe;
-            result = -EAGAIN;
-            continue;
-        }
-        if (before.frame != after.frame) {
-            result = -EAGAIN;
-            continue;
-        }
-        struct walk w = {.r = r, .m = m, .thread = thread, .n_copied = m->n_objects};
-        size_t n = 0;
-        e = follow(&w, before.frame, objects, &n);
-        if (e == AGAIN) {
-            result = -EAGAIN;
-            continue;
-        }
-        if (e == 0)
-            keep_objects(m, objects, n);
-        if (e == 0 && w.late) {
-            struct cells now;
-            e = add_cells(r, m, thread, &now);
-            int last = memory_batch_read(r->reader, &r->batch);
-            if (e < 0 || last < 0 || now.frame != before.frame)
-                e = -EAGAIN;
-        }
-        /* A generator's frame is linked to its caller only while it runs: caught between two runs,
-         * the stack seems to begin with it. So another beginning than last time's must show several
-         * times in a row. */
-        uint64_t root = e == 0 && r->depth ? r->frames[r->depth - 1].address : 0;
-        if (e == 0 && root != m->root) {
-            seen = root == candidate ? seen + 1 : 1;
-            candidate = root;
-            if (seen < ROOT_SEEN)
-                e = -EAGAIN;
-        }
-        if (e == 0) {
+        /* A frame is linked to its caller only while it runs: caught between two runs, the stack
+         * seems to begin with it. So another beginning than last time's must show several times in
+         * a row. */
+        uint64_t root = r->depth ? r->frames[r->depth - 1].address : 0;
+        if (root == m->root)
+            return 0;
+        seen = root == candidate ? seen + 1 : 1;
+        candidate = root;
+        if (seen == ROOT_SEEN) {
             m->root = root;
             return 0;
         }
-        result = e;
+        result = -EAGAIN;
     }
     return result;
 }

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,8 +35,7 @@ struct interpreter {
 struct target {
     int proc;
     pid_t pid;
-    dev_t device; /* of the program that it runs */
-    ino_t inode;
+    struct program program;
     struct memory_process process;
     struct memory_reader *reader;
     struct python_offsets offsets;
@@ -55,6 +53,7 @@ struct target {
     bool pthread_tried;  /* to find out, in this round of matching */
     size_t first;        /* thread that the next look begins with: the one that had no time left */
     size_t objects;      /* addresses that the memories of all threads have room for */
+    struct thread *expected; /* the only one with a stack at the last look; NULL: other than one */
     int64_t refreshed_ms, kernel_ms;
     struct sample_counts counts;
     struct sample_frame *frames[STACK_DEPTH_MAX];
@@ -148,9 +147,11 @@ static void match_threads(struct target *t)
             missing = missing || !thread->kernel;
         }
         if (!missing || again)
-            return;
+            break;
         refresh_kernel(t);
     }
+    if (missing)
+        t->refreshed_ms -= REFRESH_MS - KERNEL_MS; /* soon again */
 }
 
 static void free_thread(struct target *t, struct thread *thread)
@@ -232,6 +233,8 @@ static int refresh(struct target *t)
     int e = read64(t, t->symbols.runtime + o->runtime_interpreters, &at);
     if (e < 0)
         return e;
+    t->expected = NULL;
+    t->stack.prepared = NULL;
     t->interpreters_head = at;
     t->n_interpreters = 0;
     for (size_t i = 0; i < t->n_threads; i++)
@@ -267,9 +270,9 @@ static int refresh(struct target *t)
     return e;
 }
 
-/* The heads of the lists of threads and the locks, in one call. A new interpreter is seen at the
- * next refresh. */
-static int look_at_heads(struct target *t, bool *ret_same)
+/* The heads of the lists of threads and the locks, and the stack that will most probably be wanted,
+ * in one call. A new interpreter is seen at the next refresh. */
+static int look_at_heads(struct target *t, struct thread *expected, bool *ret_same)
 {
     const struct python_offsets *o = &t->offsets;
     struct memory_batch *b = &t->stack.batch;
@@ -286,7 +289,12 @@ static int look_at_heads(struct target *t, bool *ret_same)
             memory_batch_add(b, ip->gil + o->gil_locked, &ip->locked, sizeof(ip->locked));
         }
     }
+    bool along = expected && stack_prepare(&t->stack, &expected->memory, expected->address);
     int e = memory_batch_read(t->reader, b);
+    if (e < 0 && along) {
+        t->stack.prepared = NULL;
+        return look_at_heads(t, NULL, ret_same);
+    }
     bool same = e == 0 && t->n_interpreters > 0;
     for (size_t i = 0; same && i < t->n_interpreters; i++)
         same = heads[i] == t->interpreters[i].head;
@@ -315,16 +323,13 @@ static void look_at_status(struct target *t)
 
 static int still_there(const struct target *t, struct err *err)
 {
-    char path[32];
-    struct stat st;
-    snprintf(path, sizeof(path), "%d/exe", (int)t->pid);
+    struct program now;
     if (!t->kernel)
         return err_set(err, ERR_IO, "the image does not hold an interpreter");
-    if (fstatat(t->proc, path, &st, 0) < 0)
-        return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "process %d", (int)t->pid);
-    if (st.st_dev != t->device || st.st_ino != t->inode)
-        return err_set(err, ERR_CONFLICT, "process %d runs another program now", (int)t->pid);
-    return 0;
+    int r = program_read(t->proc, t->pid, &now, err);
+    if (r == 0 && !program_same(&now, &t->program))
+        r = err_set(err, ERR_CONFLICT, "process %d runs another program now", (int)t->pid);
+    return r;
 }
 
 /* Bytes that may be kept of this target from look to look. */
@@ -355,7 +360,8 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
         t->counts.retries += attempt > 0;
         e = read_stack(t, thread);
         if (e == 0 && codes_resolve(t->codes, t->stack.frames, t->stack.depth, memory_share(t) / 4,
-                                    t->frames) < 0)
+                                    &thread->memory.codes, t->stack.copy + t->stack.codes,
+                                    t->stack.n_codes, t->frames) < 0)
             e = -EFAULT;
     }
     if (e < 0) {
@@ -378,7 +384,8 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
     fn(context, &sample);
 }
 
-static void look_at_thread(struct target *t, struct thread *thread, target_fn *fn, void *context)
+/* Whether its stack was asked for. */
+static bool look_at_thread(struct target *t, struct thread *thread, target_fn *fn, void *context)
 {
     const struct interpreter *ip = &t->interpreters[thread->interpreter];
     bool last = ip->holder == thread->address, gil = last && ip->locked == 1;
@@ -386,24 +393,26 @@ static void look_at_thread(struct target *t, struct thread *thread, target_fn *f
         last = gil = thread->status & ATTACHED;
     bool running = gil;
     if (t->options.gil && !gil)
-        return;
+        return false;
     if (!t->kernel)
         running = true;
     else if (!t->options.gil && thread->kernel)
-        running = kernel_thread_runs(t->kernel, thread->kernel, last);
-    if (running || t->options.idle)
-        count_stack(t, thread, running, gil, fn, context);
+        running = kernel_thread_runs(t->kernel, thread->kernel, last, gil);
+    if (!running && !t->options.idle)
+        return false;
+    count_stack(t, thread, running, gil, fn, context);
+    return true;
 }
 
 int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
 {
     bool same;
     t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;
-    int e = look_at_heads(t, &same);
+    int e = look_at_heads(t, t->expected, &same);
     if (e == 0 && (!same || now_ms() - t->refreshed_ms >= REFRESH_MS)) {
         e = refresh(t);
         if (e == 0 || t->n_threads)
-            e = look_at_heads(t, &same);
+            e = look_at_heads(t, NULL, &same);
     }
     if (e == -EPERM)
         return err_set_errno(err, EPERM, "memory of process %d", (int)t->pid);
@@ -418,6 +427,8 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     look_at_status(t);
     if (t->kernel && !t->options.gil)
         kernel_begin(t->kernel);
+    struct thread *only = NULL;
+    size_t stacks = 0;
     size_t first = t->first < t->n_threads ? t->first : 0;
     t->first = 0;
     for (size_t k = 0; k < t->n_threads; k++) {
@@ -428,10 +439,18 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
             t->first = i;
             break;
         }
-        look_at_thread(t, t->threads[i], fn, context);
+        if (look_at_thread(t, t->threads[i], fn, context)) {
+            only = t->threads[i];
+            stacks++;
+        }
     }
-    if (t->kernel)
+    t->expected = stacks == 1 ? only : NULL;
+    t->stack.prepared = NULL;
+    if (t->kernel) {
         kernel_end(t->kernel);
+        if (kernel_misses_threads(t->kernel))
+            t->refreshed_ms = 0;
+    }
     if (t->stack.cap > COPY_KEPT)
         stack_reader_finish(&t->stack);
     return 0;
@@ -477,16 +496,14 @@ static void start(struct target *t)
 int target_open_child(const struct target *parent, pid_t pid, struct target **ret, struct err *err)
 {
     _cleanup_(target_closep) struct target *t = xcalloc(1, sizeof(*t));
-    char path[32];
-    struct stat st;
-    snprintf(path, sizeof(path), "%d/exe", (int)pid);
-    if (fstatat(parent->proc, path, &st, 0) < 0)
-        return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "process %d", (int)pid);
-    if (st.st_dev == parent->device && st.st_ino == parent->inode) {
+    struct program program;
+    int found = program_read(parent->proc, pid, &program, err);
+    if (found < 0)
+        return found;
+    if (program_same(&program, &parent->program)) {
         *t = (struct target){.proc = parent->proc,
                              .pid = pid,
-                             .device = st.st_dev,
-                             .inode = st.st_ino,
+                             .program = program,
                              .options = parent->options,
                              .symbols = parent->symbols,
                              .offsets = parent->offsets};
@@ -515,14 +532,10 @@ int target_open(int proc, pid_t pid, const struct sample_options *options, struc
     memory_process_init(&t->process, pid);
     t->reader = &t->process.reader;
 
-    char path[32];
-    struct stat st;
-    snprintf(path, sizeof(path), "%d/exe", (int)pid);
-    if (fstatat(proc, path, &st, 0) < 0)
-        return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "process %d", (int)pid);
-    t->device = st.st_dev;
-    t->inode = st.st_ino;
-    int r = symbols_find(proc, pid, &t->symbols, err);
+    int r = program_read(proc, pid, &t->program, err);
+    if (r < 0)
+        return r;
+    r = symbols_find(proc, pid, &t->symbols, err);
     if (r < 0)
         return r;
     uint64_t probe;

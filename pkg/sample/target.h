@@ -1,7 +1,7 @@
 /* One process that runs CPython, looked at from outside: its threads and their stacks at a moment.
  * Only reads; never stops or signals the process, which may do what it likes meanwhile: exit, exec,
- * change under the reader, or hold memory made up to mislead. Frames given out live as long as the
- * target's next look. One thread at a time. */
+ * change under the reader, or hold memory made up to mislead. Frames given out live until the
+ * callback that they are given to returns. One thread at a time. */
 #pragma once
 
 #include <stdbool.h>
