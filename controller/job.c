@@ -93,7 +93,14 @@ static void put_pair(struct json_writer *w, const char *name, const struct resou
     json_end_object(w);
 }
 
-static void put_security_context(struct json_writer *w, const struct runner_config *runner)
+/* Only py-spy has to enter the target's PID namespace. */
+static bool joins(const struct runner_config *runner, const struct sampling_spec *sampling)
+{
+    return runner->join_namespaces && sampling->engine != ENGINE_NATIVE;
+}
+
+static void put_security_context(struct json_writer *w, const struct runner_config *runner,
+                                 bool join)
 {
     json_begin_object(w, "securityContext");
     json_put_int(w, "runAsUser", 0);
@@ -106,7 +113,7 @@ static void put_security_context(struct json_writer *w, const struct runner_conf
     json_end_array(w);
     json_begin_array(w, "add");
     json_put_cstr(w, NULL, "SYS_PTRACE");
-    if (runner->join_namespaces) {
+    if (join) {
         json_put_cstr(w, NULL, "SYS_ADMIN");
         /* `native` pauses the target: to wake one of another user whose py-spy was killed. */
         json_put_cstr(w, NULL, "KILL");
@@ -125,7 +132,8 @@ static void put_security_context(struct json_writer *w, const struct runner_conf
     json_end_object(w);
 }
 
-static void put_container(struct json_writer *w, const struct config *config, struct str task)
+static void put_container(struct json_writer *w, const struct config *config, struct str task,
+                          bool join)
 {
     const struct runner_config *runner = &config->runner;
     json_begin_array(w, "containers");
@@ -146,7 +154,7 @@ static void put_container(struct json_writer *w, const struct config *config, st
     put_pair(w, "requests", &runner->requests);
     put_pair(w, "limits", &runner->limits);
     json_end_object(w);
-    put_security_context(w, runner);
+    put_security_context(w, runner, join);
     json_begin_array(w, "volumeMounts");
     json_begin_object(w, NULL);
     json_put_cstr(w, "name", "token");
@@ -181,7 +189,7 @@ static void put_volumes(struct json_writer *w)
 }
 
 static void put_pod_spec(struct json_writer *w, const struct config *config, const struct pod *pod,
-                         struct str task)
+                         struct str task, bool join)
 {
     const struct runner_config *runner = &config->runner;
     json_begin_object(w, "spec");
@@ -213,7 +221,7 @@ static void put_pod_spec(struct json_writer *w, const struct config *config, con
         }
         json_end_array(w);
     }
-    put_container(w, config, task);
+    put_container(w, config, task, join);
     put_volumes(w);
     json_end_object(w);
 }
@@ -235,7 +243,7 @@ static int render_task(struct buf *out, const struct config *config,
         .process = profile->spec.target.process,
         .sampling = profile->spec.sampling,
         .formats = profile->spec.formats,
-        .join_namespaces = config->runner.join_namespaces,
+        .join_namespaces = joins(&config->runner, &profile->spec.sampling),
         .max_result_bytes = config->limits.max_result_bytes,
         .ca = ca,
     };
@@ -286,7 +294,7 @@ int job_render(struct buf *out, const struct config *config, const struct pyspyp
     json_begin_object(&w, "metadata");
     put_labels(&w, profile, pod);
     json_end_object(&w);
-    put_pod_spec(&w, config, pod, buf_str(&task));
+    put_pod_spec(&w, config, pod, buf_str(&task), joins(&config->runner, &profile->spec.sampling));
     json_end_object(&w);
     json_end_object(&w);
     json_end_object(&w);

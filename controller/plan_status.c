@@ -103,6 +103,8 @@ bool plan_summary(struct planning *g, struct summary *ret)
     return summary_decode(g->arena, c->message, ret, NULL) == 0;
 }
 
+static const char *const engines[] = {"PySpy", "Native", NULL};
+
 /* The runner lives beside the target and reports what it read there: what the CRD would refuse must
  * not make the status unwritable. Its lengths are in characters; bytes are never fewer. */
 static int64_t count(int64_t n)
@@ -142,6 +144,7 @@ static struct json_array process_list(struct planning *g, const struct json_arra
         p->pid = pid(p->pid);
         p->command = str_sub(p->command, 0, 1024);
         p->python_version = str_sub(p->python_version, 0, 64);
+        p->engine = one_of(p->engine, engines);
         p->samples = count(p->samples);
         p->errors = count(p->errors);
         p->late = count(p->late);
@@ -151,7 +154,6 @@ static struct json_array process_list(struct planning *g, const struct json_arra
 
 void plan_status_summary(struct planning *g, struct profile_status *s, const struct summary *sum)
 {
-    static const char *const engines[] = {"PySpy", "Native", NULL};
     static const char *const accuracies[] = {"Full", "GILOnly", "IdleCounted", NULL};
     struct target_status *t = s->targets.items;
     s->samples = count(sum->samples);
@@ -159,6 +161,8 @@ void plan_status_summary(struct planning *g, struct profile_status *s, const str
         s->start_ms = sum->start_ms;
     t->container = str_sub(sum->container, 0, 63);
     t->engine = one_of(sum->engine, engines);
+    t->engine_reason = one_of(sum->engine_reason, engine_reason_names);
+    t->engine_message = str_sub(sum->engine_message, 0, 1024);
     t->accuracy = one_of(sum->accuracy, accuracies);
     t->processes = process_list(g, &sum->processes);
     t->cost_cpu_seconds = decimal(sum->cpu_seconds);

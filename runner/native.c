@@ -17,9 +17,29 @@ struct native {
     void *context;
 };
 
-bool native_wanted(const struct sampling_spec *sampling)
+int native_or_not(const struct sampling_spec *sampling, enum engine_reason *ret_why)
 {
-    return sampling->engine == ENGINE_NATIVE;
+    if (sampling->engine != ENGINE_AUTO) {
+        *ret_why = ENGINE_REASON_REQUESTED;
+        return sampling->engine;
+    }
+    *ret_why = sampling->native ? ENGINE_REASON_NATIVE_STACKS : ENGINE_REASON_PREFERRED;
+    return sampling->native ? ENGINE_PYSPY : ENGINE_NATIVE;
+}
+
+enum engine_reason native_takeover(const struct sampling_spec *sampling, int code)
+{
+    if (sampling->engine != ENGINE_AUTO)
+        return ENGINE_REASON_NONE;
+    switch (code) {
+    case ERR_NOT_FOUND: /* gone */
+    case ERR_FORBIDDEN: /* py-spy needs the same rights */
+        return ENGINE_REASON_NONE;
+    case ERR_INVALID:
+        return ENGINE_REASON_UNSUPPORTED_PYTHON;
+    default:
+        return ENGINE_REASON_NATIVE_FAILED;
+    }
 }
 
 const char *native_accuracy(const struct sampling_spec *sampling)
@@ -88,6 +108,7 @@ int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *
         free(n);
         return err_set_errno(err, e, "thread of the sampler");
     }
+    pthread_setname_np(n->thread, "sampler");
     (void)TAKE(record);
     loop_watch_add(run->loop, &n->watch);
     *ret = n;

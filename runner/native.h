@@ -7,12 +7,15 @@
 
 struct native;
 
-/* Whether these options are for our sampler. */
-bool native_wanted(const struct sampling_spec *sampling);
+/* The engine to begin with, ENGINE_NATIVE or ENGINE_PYSPY, and why: ours wherever it can. */
+int native_or_not(const struct sampling_spec *sampling, enum engine_reason *ret_why);
+/* Why py-spy takes over from ours, which failed to start with that code; ENGINE_REASON_NONE: it
+ * must not, or would fail in the same way. */
+enum engine_reason native_takeover(const struct sampling_spec *sampling, int code);
 /* Full, GILOnly or IdleCounted. */
 const char *native_accuracy(const struct sampling_spec *sampling);
 /* Opens the process and starts. done is called on the loop when it has ended, by itself or stopped.
- * Errors as of target_open(): ERR_INVALID is for another sampler to try. */
+ * Errors as of target_open(). */
 int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *profile,
                  void (*done)(void *context), void *context, struct native **ret, struct err *err);
 void native_stop(struct native *n);

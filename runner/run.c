@@ -1,5 +1,4 @@
 #include "runner/run.h"
-#include "runner/native.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -89,11 +88,14 @@ static double seconds(const struct timeval *t)
     return (double)t->tv_sec + (double)t->tv_usec / 1e6;
 }
 
-static struct str engine(const struct run *run)
+/* With the process it is about, when there are others. */
+static struct str engine_message(const struct run *run)
 {
-    if (run->n_samplers == 0)
-        return STR_NULL;
-    return native_wanted(&run->task.sampling) ? STR("Native") : STR("PySpy");
+    const struct sampler *s = run->engine_from;
+    if (!s->engine_message[0] || !run->engines_differ)
+        return str_of(s->engine_message);
+    return str_of(
+        arena_printf(run->arena, "process %lld: %s", (long long)s->status.pid, s->engine_message));
 }
 
 static void sum_up(const struct run *run, struct buf *out)
@@ -114,7 +116,6 @@ static void sum_up(const struct run *run, struct buf *out)
         .reason = run->outcome.reason,
         .message = str_of(run->outcome.message),
         .container = run->chosen.len ? run->chosen.items[0].container : STR_NULL,
-        .engine = engine(run),
         .accuracy = str_of(run->accuracy),
         .start_ms = run->start_ms,
         .end_ms = run->end_ms,
@@ -125,6 +126,11 @@ static void sum_up(const struct run *run, struct buf *out)
         .max_memory_bytes = memory,
         .receipt = run->receipt,
     };
+    if (run->engine_from) {
+        summary.engine = str_of(sampling_engine_names[run->engine_from->engine]);
+        summary.engine_reason = str_of(engine_reason_names[run->engine_from->engine_reason]);
+        summary.engine_message = engine_message(run);
+    }
     for (size_t i = 0; i < run->n_samplers; i++) {
         processes[i] = run->samplers[i].status;
         summary.errors += processes[i].errors;

@@ -55,8 +55,10 @@ struct run {
     struct candidates found, chosen;
     struct sampler *samplers; /* one for each chosen one */
     size_t n_samplers;
-    bool same_namespace;  /* target and runner share their PID namespace */
-    const char *accuracy; /* of the samples; "" none were taken */
+    bool same_namespace;         /* target and runner share their PID namespace */
+    const char *accuracy;        /* of the samples; "" none were taken */
+    struct sampler *engine_from; /* whose engine speaks for all; NULL: none was taken */
+    bool engines_differ;
 
     struct profile *profile;  /* everything sampled */
     int64_t start_ms, end_ms; /* wall */

@@ -58,12 +58,38 @@ static int merge(struct run *run)
         if (profile_merge(run->profile, s->profile, prefix, &err) < 0)
             return run_fail(run, REASON_RESULT_TOO_LARGE, "%s", err.message);
         log_info("sampled", LOG_I("hostPID", s->status.host_pid), LOG_I("pid", s->status.pid),
-                 LOG_S("python", s->status.python_version), LOG_I("samples", s->status.samples),
+                 LOG_S("python", s->status.python_version),
+                 LOG_C("engine", sampling_engine_names[s->engine]),
+                 LOG_C("engineReason", engine_reason_names[s->engine_reason]),
+                 LOG_C("engineMessage", s->engine_message), LOG_I("samples", s->status.samples),
                  LOG_I("errors", s->status.errors), LOG_I("late", s->status.late),
                  LOG_C("reason", profile_reason_names[s->outcome.reason]),
                  LOG_C("message", s->outcome.message));
     }
     return 0;
+}
+
+/* They differ where a container holds several versions of Python: then the narrower accuracy
+ * counts, and the engine that was not the preferred one, which is what there is something to tell
+ * of. */
+static void sum_up_engines(struct run *run)
+{
+    for (size_t i = 0; i < run->n_samplers; i++) {
+        struct sampler *s = &run->samplers[i], *first = run->engine_from;
+        if (s->accuracy && (!run->accuracy[0] || str_is(str_of(s->accuracy), "GILOnly")))
+            run->accuracy = s->accuracy;
+        if (s->engine == ENGINE_AUTO)
+            continue;
+        if (first && first->engine != s->engine)
+            run->engines_differ = true;
+        if (!first || (first->engine == ENGINE_NATIVE && s->engine == ENGINE_PYSPY))
+            run->engine_from = s;
+    }
+    for (size_t i = 0; run->engines_differ && i < run->n_samplers; i++) {
+        struct sampler *s = &run->samplers[i];
+        if (s->engine != ENGINE_AUTO)
+            s->status.engine = str_of(sampling_engine_names[s->engine]);
+    }
 }
 
 int run_sample(struct run *run)
@@ -100,13 +126,7 @@ int run_sample(struct run *run)
         }
     }
     run->end_ms = clock_wall_ms(&clock_system);
-    for (size_t i = 0; i < run->n_samplers; i++) {
-        /* They differ where a container holds several versions of Python: the narrower one counts.
-         */
-        const char *accuracy = run->samplers[i].arguments.accuracy;
-        if (accuracy && (!run->accuracy[0] || str_is(str_of(accuracy), "GILOnly")))
-            run->accuracy = accuracy;
-    }
+    sum_up_engines(run);
     int r = merge(run);
     if (r < 0)
         return r;

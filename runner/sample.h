@@ -21,6 +21,11 @@ struct sampler {
     enum sampler_state state;
     bool own_namespace, ordered;
 
+    int engine; /* enum sampling_engine; ENGINE_AUTO: none was taken yet */
+    enum engine_reason engine_reason;
+    char engine_message[512]; /* why not ours; "" nothing to tell */
+    const char *accuracy;     /* of that engine, Full, GILOnly, IdleCounted; NULL as long as none */
+
     struct native *native; /* our own; NULL: py-spy, which the next ones are about */
     pid_t child;
     int profile_fd; /* memory; py-spy's --output */

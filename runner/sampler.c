@@ -118,7 +118,7 @@ static void on_output(struct loop_watch *watch)
     }
 }
 
-static int spawn(struct sampler *s, struct err *err)
+static int spawn_pyspy(struct sampler *s, struct err *err)
 {
     struct run *run = s->run;
     const struct sampling_spec *sampling = &run->task.sampling;
@@ -134,6 +134,7 @@ static int spawn(struct sampler *s, struct err *err)
     proc_thread_count(run->proc, s->handle.pid, &threads, NULL);
     request.ordered = s->ordered = pyspy_wants_order(sampling, &request, threads);
     pyspy_make_arguments(run->arena, run->options->py_spy, sampling, &request, &s->arguments);
+    s->accuracy = s->arguments.accuracy;
 
     s->profile_fd = memfd_create("profile", MFD_CLOEXEC);
     if (s->profile_fd < 0)
@@ -152,35 +153,70 @@ static int spawn(struct sampler *s, struct err *err)
 
 static void on_native_end(void *context);
 
-/* Whether our own sampler is at work, or the run of this process has ended. */
-static bool start_native(struct sampler *s)
+static void watch_target(struct sampler *s)
+{
+    s->target_watch.fd = s->handle.pidfd;
+    loop_watch_add(s->run->loop, &s->target_watch);
+    loop_timer_arm(s->run->loop, &s->look, LOOK_EVERY_MS);
+}
+
+static int start_native(struct sampler *s, struct err *err)
 {
     struct run *run = s->run;
     const struct sampling_spec *sampling = &run->task.sampling;
-    struct err err = ERR_INIT;
-    if (!native_wanted(sampling))
-        return false;
     if (!sampling->command_lines)
         profile_scrub_process_frames(s->profile);
     int r = native_start(run, s->handle.pid, sampling->subprocesses && run->chosen.len == 1,
-                         s->profile, on_native_end, s, &s->native, &err);
-    if (r < 0) {
-        end_early(s,
-                  r == ERR_NOT_FOUND   ? REASON_PROCESS_EXITED
-                  : r == ERR_FORBIDDEN ? REASON_PERMISSION_DENIED
-                  : r == ERR_INVALID   ? REASON_UNSUPPORTED_PYTHON
-                                       : REASON_PROFILER_FAILED,
-                  err.message);
-        return true;
-    }
-    s->arguments.accuracy = native_accuracy(sampling);
+                         s->profile, on_native_end, s, &s->native, err);
+    if (r < 0)
+        return r;
+    s->accuracy = native_accuracy(sampling);
     s->state = SAMPLER_SAMPLING;
     s->attached = true;
     s->began_ms = clock_monotonic_ms(&clock_system);
-    s->target_watch.fd = s->handle.pidfd;
-    loop_watch_add(run->loop, &s->target_watch);
-    loop_timer_arm(run->loop, &s->look, LOOK_EVERY_MS);
-    return true;
+    watch_target(s);
+    return 0;
+}
+
+static int start_pyspy(struct sampler *s, struct err *err)
+{
+    int r = spawn_pyspy(s, err);
+    if (r < 0)
+        return r;
+    s->state = SAMPLER_STARTING;
+    loop_watch_add(s->run->loop, &s->output_watch);
+    loop_timer_arm(s->run->loop, &s->deadline, START_MS);
+    watch_target(s);
+    return 0;
+}
+
+static void tell_engine(struct sampler *s, int engine, enum engine_reason why, const char *message)
+{
+    s->engine = engine;
+    s->engine_reason = why;
+    snprintf(s->engine_message, sizeof(s->engine_message), "%s", message);
+}
+
+static int start_engine(struct sampler *s, struct err *err)
+{
+    const struct sampling_spec *sampling = &s->run->task.sampling;
+    enum engine_reason why;
+    int engine = native_or_not(sampling, &why);
+    tell_engine(s, engine, why,
+                why == ENGINE_REASON_NATIVE_STACKS
+                    ? "sampling.native: the stacks of C are read by py-spy only"
+                    : "");
+    if (engine == ENGINE_PYSPY)
+        return start_pyspy(s, err);
+    int r = start_native(s, err);
+    why = r < 0 ? native_takeover(sampling, r) : ENGINE_REASON_NONE;
+    if (r < 0 && why == ENGINE_REASON_NONE)
+        return err_wrap(err, "sampling.engine Native");
+    if (r == 0)
+        return 0;
+    tell_engine(s, ENGINE_PYSPY, why, err->message);
+    *err = ERR_INIT;
+    return start_pyspy(s, err);
 }
 
 static int hold(struct sampler *s, struct err *err)
@@ -222,28 +258,15 @@ void sampler_start(struct sampler *s, struct run *run, const struct candidate *c
 
     struct err err = ERR_INIT;
     int r = hold(s, &err);
-    if (r < 0) {
+    if (r == 0)
+        r = start_engine(s, &err);
+    if (r < 0)
         end_early(s,
-                  r == ERR_NOT_FOUND   ? REASON_PROCESS_EXITED
-                  : r == ERR_FORBIDDEN ? REASON_PERMISSION_DENIED
-                                       : REASON_PROFILER_FAILED,
+                  r == ERR_NOT_FOUND                               ? REASON_PROCESS_EXITED
+                  : r == ERR_FORBIDDEN                             ? REASON_PERMISSION_DENIED
+                  : r == ERR_INVALID && s->engine == ENGINE_NATIVE ? REASON_UNSUPPORTED_PYTHON
+                                                                   : REASON_PROFILER_FAILED,
                   err.message);
-        return;
-    }
-    if (start_native(s))
-        return;
-    r = spawn(s, &err);
-    if (r < 0) {
-        end_early(s, r == ERR_FORBIDDEN ? REASON_PERMISSION_DENIED : REASON_PROFILER_FAILED,
-                  err.message);
-        return;
-    }
-    s->state = SAMPLER_STARTING;
-    s->target_watch.fd = s->handle.pidfd;
-    loop_watch_add(run->loop, &s->output_watch);
-    loop_watch_add(run->loop, &s->target_watch);
-    loop_timer_arm(run->loop, &s->deadline, START_MS);
-    loop_timer_arm(run->loop, &s->look, LOOK_EVERY_MS);
 }
 
 void sampler_cancel(struct sampler *s)
@@ -405,7 +428,7 @@ void sampler_collect(struct sampler *s)
         .output = &s->output,
         .samples = profile_samples(s->profile),
         .looks = looks < most ? looks : most,
-        .accuracy = s->arguments.accuracy,
+        .accuracy = s->accuracy,
         .unreadable = r < 0 ? err.message : NULL,
         .cancelled = s->cancelled,
         .timed_out = s->timed_out,

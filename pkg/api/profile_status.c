@@ -16,6 +16,7 @@ const struct json_field process_status_table[] = {
     {"pid", JSON_F_INT, offsetof(struct process_status, pid)},
     {"command", JSON_F_STR, offsetof(struct process_status, command)},
     {"pythonVersion", JSON_F_STR, offsetof(struct process_status, python_version)},
+    {"engine", JSON_F_STR, offsetof(struct process_status, engine)},
     {"samples", JSON_F_INT, offsetof(struct process_status, samples)},
     {"errors", JSON_F_INT, offsetof(struct process_status, errors)},
     {"late", JSON_F_INT, offsetof(struct process_status, late)},
@@ -38,6 +39,8 @@ static const struct json_field target_status_table[] = {
     {"reason", JSON_F_STR, offsetof(struct target_status, reason)},
     {"message", JSON_F_STR, offsetof(struct target_status, message), .max_len = 32768},
     {"engine", JSON_F_STR, offsetof(struct target_status, engine)},
+    {"engineReason", JSON_F_STR, offsetof(struct target_status, engine_reason)},
+    {"engineMessage", JSON_F_STR, offsetof(struct target_status, engine_message)},
     {"accuracy", JSON_F_STR, offsetof(struct target_status, accuracy)},
     {"processes", JSON_F_ARRAY, offsetof(struct target_status, processes),
      .table = process_status_table, .size = sizeof(struct process_status)},
@@ -107,6 +110,7 @@ void process_status_write(struct json_writer *w, const struct process_status *p)
     put_count(w, "pid", p->pid);
     put_text(w, "command", p->command);
     put_text(w, "pythonVersion", p->python_version);
+    put_text(w, "engine", p->engine);
     json_put_int(w, "samples", p->samples);
     json_put_int(w, "errors", p->errors);
     json_put_int(w, "late", p->late);
@@ -125,6 +129,8 @@ static void write_target(struct json_writer *w, const struct target_status *t)
     put_text(w, "reason", t->reason);
     put_text(w, "message", t->message);
     put_text(w, "engine", t->engine);
+    put_text(w, "engineReason", t->engine_reason);
+    put_text(w, "engineMessage", t->engine_message);
     put_text(w, "accuracy", t->accuracy);
     if (t->processes.len) {
         const struct process_status *processes = t->processes.items;

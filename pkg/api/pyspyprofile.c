@@ -36,6 +36,15 @@ const char *const profile_reason_names[] = {
 
 const char *const process_select_names[] = {"Oldest", "Busiest", "All", NULL};
 const char *const sampling_engine_names[] = {"Auto", "Native", "PySpy", NULL};
+const char *const engine_reason_names[] = {
+    [ENGINE_REASON_NONE] = "",
+    [ENGINE_REASON_REQUESTED] = "Requested",
+    [ENGINE_REASON_PREFERRED] = "Preferred",
+    [ENGINE_REASON_NATIVE_STACKS] = "NativeStacks",
+    [ENGINE_REASON_UNSUPPORTED_PYTHON] = "UnsupportedPython",
+    [ENGINE_REASON_NATIVE_FAILED] = "NativeFailed",
+    NULL,
+};
 const char *const profile_format_names[] = {"flamegraph", "speedscope", "raw", "chrometrace", NULL};
 
 #define DEFAULT_DURATION_MS      30000

@@ -63,6 +63,17 @@ extern const char *const process_select_names[];
 enum sampling_engine { ENGINE_AUTO, ENGINE_NATIVE, ENGINE_PYSPY };
 extern const char *const sampling_engine_names[];
 
+/* Why the engine was taken. */
+enum engine_reason {
+    ENGINE_REASON_NONE,               /* none was taken yet */
+    ENGINE_REASON_REQUESTED,          /* the profile names it */
+    ENGINE_REASON_PREFERRED,          /* Auto: ours */
+    ENGINE_REASON_NATIVE_STACKS,      /* py-spy: ours does not read those of C */
+    ENGINE_REASON_UNSUPPORTED_PYTHON, /* py-spy: ours cannot read this interpreter */
+    ENGINE_REASON_NATIVE_FAILED,      /* py-spy: ours could not be started */
+};
+extern const char *const engine_reason_names[]; /* NULL-ended; "" for ENGINE_REASON_NONE */
+
 enum profile_format {
     FORMAT_FLAMEGRAPH,
     FORMAT_SPEEDSCOPE,
@@ -120,6 +131,7 @@ struct condition {
 struct process_status {
     int64_t host_pid, pid;
     struct str command, python_version;
+    struct str engine; /* "" where all of a target's processes have the same */
     int64_t samples, errors, late;
 };
 
@@ -127,7 +139,9 @@ struct target_status {
     struct str pod_name, pod_uid, node_name, container, job_name;
     int phase; /* enum profile_phase */
     struct str reason, message;
-    struct str engine, accuracy;   /* "PySpy"; "Full" "GILOnly" "IdleCounted" */
+    struct str engine, accuracy;   /* "Native" "PySpy"; "Full" "GILOnly" "IdleCounted" */
+    struct str engine_reason;      /* one of engine_reason_names */
+    struct str engine_message;     /* why not ours; "" nothing to tell */
     struct json_array processes;   /* struct process_status */
     struct str cost_cpu_seconds;   /* "0.41"; "" unknown */
     int64_t cost_max_memory_bytes; /* 0 unknown */

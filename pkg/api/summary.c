@@ -15,6 +15,8 @@ static const struct json_field summary_table[] = {
     {"message", JSON_F_STR, offsetof(struct summary, message)},
     {"container", JSON_F_STR, offsetof(struct summary, container)},
     {"engine", JSON_F_STR, offsetof(struct summary, engine), .max_len = 32},
+    {"engineReason", JSON_F_STR, offsetof(struct summary, engine_reason), .max_len = 32},
+    {"engineMessage", JSON_F_STR, offsetof(struct summary, engine_message)},
     {"accuracy", JSON_F_STR, offsetof(struct summary, accuracy), .max_len = 32},
     {"startTime", JSON_F_TIME, offsetof(struct summary, start_ms)},
     {"endTime", JSON_F_TIME, offsetof(struct summary, end_ms)},
@@ -56,6 +58,9 @@ static void write_cut(struct buf *out, const struct summary *s, size_t n_process
     json_put_str(&w, "message", str_sub(s->message, 0, max_message));
     json_put_str(&w, "container", s->container);
     json_put_str(&w, "engine", s->engine);
+    json_put_str(&w, "engineReason", s->engine_reason);
+    if (s->engine_message.len)
+        json_put_str(&w, "engineMessage", str_sub(s->engine_message, 0, max_message));
     json_put_str(&w, "accuracy", s->accuracy);
     if (s->start_ms)
         json_put_time(&w, "startTime", s->start_ms);

@@ -83,10 +83,11 @@ struct summary {
     struct str message;
     struct str container;
     struct str engine, accuracy;
-    int64_t start_ms, end_ms;      /* wall: sampling began and ended; 0 not begun */
-    int64_t samples, errors, late; /* over all processes */
-    int64_t expected;              /* samples that rate × duration would give for one thread */
-    struct json_array processes;   /* struct process_status; cut to what fits */
+    struct str engine_reason, engine_message; /* as in the status */
+    int64_t start_ms, end_ms;                 /* wall: sampling began and ended; 0 not begun */
+    int64_t samples, errors, late;            /* over all processes */
+    int64_t expected;            /* samples that rate × duration would give for one thread */
+    struct json_array processes; /* struct process_status; cut to what fits */
     int64_t processes_omitted;
     struct str cpu_seconds; /* own and py-spy's, "0.41" */
     int64_t max_memory_bytes;

@@ -245,6 +245,8 @@ FULL_STATUS = {
             "reason": "",
             "message": "",
             "engine": "PySpy",
+            "engineReason": "UnsupportedPython",
+            "engineMessage": "Python 3.7.16 is not supported (3.8 to 3.14 are)",
             "accuracy": "GILOnly",
             "processes": [
                 {
@@ -252,6 +254,7 @@ FULL_STATUS = {
                     "pid": 7,
                     "command": "gunicorn: worker [app]",
                     "pythonVersion": "3.11.2",
+                    "engine": "Native",
                     "samples": 2987,
                     "errors": 0,
                     "late": 3,

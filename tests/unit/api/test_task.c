@@ -206,6 +206,9 @@ static void summary_always_fits(void **state)
                 const struct summary summary = {.reason = REASON_PROFILER_FAILED,
                                                 .message = buf_str(&text),
                                                 .container = STR("app"),
+                                                .engine = STR("PySpy"),
+                                                .engine_reason = STR("UnsupportedPython"),
+                                                .engine_message = buf_str(&text),
                                                 .samples = 7,
                                                 .processes = {processes, counts[c]},
                                                 .receipt = &receipt};
@@ -220,6 +223,7 @@ static void summary_always_fits(void **state)
                              err.message);
                 assert_int_equal(back.reason, REASON_PROFILER_FAILED);
                 assert_int_equal(back.samples, 7);
+                assert_true(str_is(back.engine_reason, "UnsupportedPython"));
                 assert_int_equal((int64_t)back.processes.len + back.processes_omitted, counts[c]);
                 assert_non_null(back.receipt);
             }

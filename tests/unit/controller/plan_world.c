@@ -41,6 +41,8 @@ static const char summary_base[] =
     "version: 1\n"
     "container: app\n"
     "engine: PySpy\n"
+    "engineReason: UnsupportedPython\n"
+    "engineMessage: Python 3.7.16 is not supported\n"
     "accuracy: GILOnly\n"
     "startTime: '2026-01-01T00:00:03Z'\n"
     "samples: 2987\n"

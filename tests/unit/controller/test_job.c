@@ -162,6 +162,24 @@ static void configuration_is_followed(void **state)
     assert_int_equal(json_int(json_at(job, "spec", "ttlSecondsAfterFinished", NULL), -1), 5);
 }
 
+/* Our own sampler has no use for the right to enter namespaces. */
+static void namespaces_are_joined_for_py_spy_only(void **state)
+{
+    struct arena *arena = *state;
+    for (int e = 0; sampling_engine_names[e]; e++) {
+        const struct json *job = render(
+            arena, "runner: {image: r, joinNamespaces: true}",
+            arena_printf(arena, "spec: {sampling: {engine: %s}}", sampling_engine_names[e]), NULL);
+        const struct json *c = container(job);
+        struct task task;
+        bool may = json_len(json_at(c, "securityContext", "capabilities", "add", NULL)) == 3;
+        struct str text = json_text(json_get(json_item(json_get(c, "env"), 0), "value"));
+        assert_int_equal(task_decode(arena, text, &task, NULL), 0);
+        assert_int_equal(may, e != ENGINE_NATIVE);
+        assert_int_equal(task.join_namespaces, may);
+    }
+}
+
 static void the_task_says_all(void **state)
 {
     struct arena *arena = *state;
@@ -277,9 +295,13 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(the_job_may_little), TEST(the_token_is_for_one_purpose),
-        TEST(the_job_runs_once),  TEST(configuration_is_followed),
-        TEST(the_task_says_all),  TEST(containers_are_chosen),
+        TEST(the_job_may_little),
+        TEST(the_token_is_for_one_purpose),
+        TEST(the_job_runs_once),
+        TEST(configuration_is_followed),
+        TEST(namespaces_are_joined_for_py_spy_only),
+        TEST(the_task_says_all),
+        TEST(containers_are_chosen),
         TEST(names_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

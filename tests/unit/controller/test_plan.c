@@ -722,6 +722,8 @@ static void complete_status_has_all(void **state)
     assert_true(str_is(t->pod_name, "web") && str_is(t->pod_uid, "pod-1"));
     assert_true(str_is(t->node_name, "node1") && str_is(t->job_name, "pyspy-1"));
     assert_true(str_is(t->container, "app") && str_is(t->engine, "PySpy"));
+    assert_true(str_is(t->engine_reason, "UnsupportedPython"));
+    assert_true(str_is(t->engine_message, "Python 3.7.16 is not supported"));
     assert_true(str_is(t->accuracy, "GILOnly") && str_is(t->cost_cpu_seconds, "0.41"));
     assert_int_equal(t->cost_max_memory_bytes, 7340032);
     assert_int_equal(t->processes.len, 1);
@@ -755,10 +757,12 @@ static void summary_is_cut_to_the_schema(void **state)
     command[sizeof(command) - 1] = 0;
     const char *summary = arena_printf(
         arena,
-        "{container: %.100s, engine: Rust, accuracy: Perfect, samples: -1, cost: {cpuSeconds: "
+        "{container: %.100s, engine: Rust, engineReason: Whim, engineMessage: %.1100s, accuracy: "
+        "Perfect, samples: -1, cost: {cpuSeconds: "
         "much, maxMemoryBytes: -1}, processes: [{hostPID: -7, pid: -1, command: %s, "
-        "pythonVersion: %.100s, samples: -1, errors: -1, late: -1}, {hostPID: 5000000000}]}",
-        command, arena_printf(arena, "%.2000s", command), command);
+        "pythonVersion: %.100s, engine: Go, samples: -1, errors: -1, late: -1}, {hostPID: "
+        "5000000000}]}",
+        command, command, arena_printf(arena, "%.2000s", command), command);
     struct planned p;
     world_plan(
         arena,
@@ -769,6 +773,7 @@ static void summary_is_cut_to_the_schema(void **state)
     const struct process_status *process = t->processes.items;
     assert_true(p.plan.status.samples >= 0);
     assert_true(t->container.len <= 63 && !t->engine.len && !t->accuracy.len);
+    assert_true(!t->engine_reason.len && t->engine_message.len <= 1024 && !process->engine.len);
     assert_true(!t->cost_cpu_seconds.len && t->cost_max_memory_bytes >= 0);
     assert_true(process->command.len <= 1024 && process->command.len >= 256);
     assert_true(process->python_version.len <= 64);

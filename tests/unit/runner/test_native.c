@@ -98,13 +98,49 @@ static void test_target_ends(void **state)
     sample(60000, false, true);
 }
 
-static void test_wanted(void **state)
+static void test_ours_wherever_it_can(void **state)
 {
     (void)state;
-    assert_false(native_wanted(&(struct sampling_spec){.engine = ENGINE_AUTO}));
-    assert_false(native_wanted(&(struct sampling_spec){.engine = ENGINE_AUTO, .native = true}));
-    assert_false(native_wanted(&(struct sampling_spec){.engine = ENGINE_PYSPY}));
-    assert_true(native_wanted(&(struct sampling_spec){.engine = ENGINE_NATIVE}));
+    static const struct {
+        struct sampling_spec sampling;
+        int engine;
+        enum engine_reason why;
+    } rows[] = {
+        {{.engine = ENGINE_AUTO}, ENGINE_NATIVE, ENGINE_REASON_PREFERRED},
+        {{.engine = ENGINE_AUTO, .gil = true}, ENGINE_NATIVE, ENGINE_REASON_PREFERRED},
+        {{.engine = ENGINE_AUTO, .nonblocking = true}, ENGINE_NATIVE, ENGINE_REASON_PREFERRED},
+        {{.engine = ENGINE_AUTO, .native = true}, ENGINE_PYSPY, ENGINE_REASON_NATIVE_STACKS},
+        {{.engine = ENGINE_PYSPY}, ENGINE_PYSPY, ENGINE_REASON_REQUESTED},
+        {{.engine = ENGINE_PYSPY, .native = true}, ENGINE_PYSPY, ENGINE_REASON_REQUESTED},
+        {{.engine = ENGINE_NATIVE}, ENGINE_NATIVE, ENGINE_REASON_REQUESTED},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        enum engine_reason why = ENGINE_REASON_NONE;
+        assert_int_equal(native_or_not(&rows[i].sampling, &why), rows[i].engine);
+        assert_int_equal(why, rows[i].why);
+    }
+}
+
+static void test_takeover(void **state)
+{
+    (void)state;
+    static const struct {
+        int engine, code;
+        enum engine_reason why;
+    } rows[] = {
+        {ENGINE_AUTO, ERR_INVALID, ENGINE_REASON_UNSUPPORTED_PYTHON},
+        {ENGINE_AUTO, ERR_IO, ENGINE_REASON_NATIVE_FAILED},
+        {ENGINE_AUTO, ERR_TOO_LARGE, ENGINE_REASON_NATIVE_FAILED},
+        {ENGINE_AUTO, ERR_CONFLICT, ENGINE_REASON_NATIVE_FAILED},
+        {ENGINE_AUTO, ERR_NOT_FOUND, ENGINE_REASON_NONE},
+        {ENGINE_AUTO, ERR_FORBIDDEN, ENGINE_REASON_NONE},
+        {ENGINE_NATIVE, ERR_INVALID, ENGINE_REASON_NONE},
+        {ENGINE_NATIVE, ERR_IO, ENGINE_REASON_NONE},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        assert_int_equal(
+            native_takeover(&(struct sampling_spec){.engine = rows[i].engine}, rows[i].code),
+            rows[i].why);
 }
 
 static void test_judge(void **state)
@@ -139,8 +175,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole),       cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_target_ends), cmocka_unit_test(test_wanted),
-        cmocka_unit_test(test_judge),
+        cmocka_unit_test(test_target_ends), cmocka_unit_test(test_ours_wherever_it_can),
+        cmocka_unit_test(test_takeover),    cmocka_unit_test(test_judge),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

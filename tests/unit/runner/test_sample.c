@@ -171,7 +171,8 @@ static void test_command_lines_are_scrubbed(void **state)
             .sampling = {.duration_ms = 1000,
                          .rate = 100,
                          .subprocesses = true,
-                         .command_lines = wanted},
+                         .command_lines = wanted,
+                         .engine = ENGINE_PYSPY},
         };
         assert_int_equal(run_find(&run) + run_choose(&run) + run_sample(&run), 0);
         assert_int_equal(run.samplers[0].status.errors, 2);
@@ -179,6 +180,87 @@ static void test_command_lines_are_scrubbed(void **state)
         assert_non_null(strstr(buf_cstr(&raw), "process 7"));
         assert_int_equal(strstr(buf_cstr(&raw), "hunter2") != NULL, wanted);
         run_finish(&run);
+    }
+}
+
+static void put_in_foreign_namespace(void)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "%s/%d/ns/pid", tree.root, (int)target);
+    unlink(path);
+    assert_int_equal(symlink("/proc/self/ns/net", path), 0);
+}
+
+/* The target is CPython by its symbols only, so that our own sampler refuses it. */
+static void test_engines(void **state)
+{
+    (void)state;
+    static const struct {
+        struct sampling_spec sampling;
+        bool foreign; /* in a PID namespace of its own: there py-spy knows the GIL only */
+        int engine;
+        enum engine_reason why;
+        const char *says;
+        int reason;
+        const char *accuracy;
+    } engines[] = {
+        {{.engine = ENGINE_PYSPY},
+         false,
+         ENGINE_PYSPY,
+         ENGINE_REASON_REQUESTED,
+         "",
+         REASON_NONE,
+         "Full"},
+        {{.engine = ENGINE_AUTO},
+         true,
+         ENGINE_PYSPY,
+         ENGINE_REASON_UNSUPPORTED_PYTHON,
+         "python3.12 is no ELF64 file",
+         REASON_NONE,
+         "GILOnly"},
+        {{.engine = ENGINE_AUTO, .native = true},
+         false,
+         ENGINE_PYSPY,
+         ENGINE_REASON_NATIVE_STACKS,
+         "sampling.native",
+         REASON_NONE,
+         "Full"},
+        {{.engine = ENGINE_NATIVE},
+         false,
+         ENGINE_NATIVE,
+         ENGINE_REASON_REQUESTED,
+         "",
+         REASON_UNSUPPORTED_PYTHON,
+         ""},
+    };
+    put_script(BEGIN PROFILE SAMPLES);
+    for (size_t i = 0; i < ARRAY_SIZE(engines); i++) {
+        struct run run;
+        bool fails = engines[i].reason != REASON_NONE;
+        if (engines[i].foreign)
+            put_in_foreign_namespace();
+        assert_int_equal(run_set_up(&run, &options), 0);
+        run.task = (struct task){.containers = {container, 1}, .sampling = engines[i].sampling};
+        run.task.sampling.duration_ms = 1000;
+        run.task.sampling.rate = 100;
+        assert_int_equal(run_find(&run) + run_choose(&run), 0);
+        assert_int_equal(run_sample(&run), fails ? -1 : 0);
+        assert_int_equal(run.outcome.reason, engines[i].reason);
+        assert_int_equal(profile_samples(run.profile), fails ? 0 : 3);
+        const struct sampler *s = run.engine_from;
+        assert_ptr_equal(s, &run.samplers[0]);
+        assert_int_equal(s->engine, engines[i].engine);
+        assert_int_equal(s->engine_reason, engines[i].why);
+        if (str_find(str_of(s->engine_message), str_of(engines[i].says)) < 0)
+            fail_msg("row %zu: %s", i, s->engine_message);
+        assert_int_equal(s->engine_message[0] != '\0', engines[i].says[0] != '\0');
+        assert_string_equal(run.accuracy, engines[i].accuracy);
+        assert_false(run.engines_differ);
+        if (fails)
+            assert_non_null(strstr(run.outcome.message, "sampling.engine Native: "));
+        run_finish(&run);
+        struct tree_process p = {target, 7, 'S', 107, 0, "app", TREE_ID, true};
+        tree_put(&tree, &p);
     }
 }
 
@@ -267,7 +349,7 @@ static void test_what_happens_meanwhile(void **state)
         assert_int_equal(run_set_up(&run, &options), 0);
         run.task = (struct task){
             .containers = {container, 1},
-            .sampling = {.duration_ms = 10000, .rate = 100},
+            .sampling = {.duration_ms = 10000, .rate = 100, .engine = ENGINE_PYSPY},
         };
         assert_int_equal(run_find(&run) + run_choose(&run), 0);
         struct push push = {.timer = {.fire = fire}, .act = pushes[i].act};
@@ -323,6 +405,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_failures, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_program, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_command_lines_are_scrubbed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_engines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_several_processes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_happens_meanwhile, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_target_that_is_stopped_already, set_up, tear_down),
