@@ -320,6 +320,7 @@ static struct line *line_at(struct codes *c, struct code *k, int64_t instruction
             .function = k->function[0] ? str_of(k->function) : STR("?"),
             .file = str_of(k->file),
             .line = number,
+            .first_line = k->identity.first_line,
             .id = SAMPLE_NO_ID,
             .id_of_function = SAMPLE_NO_ID,
         };

@@ -85,7 +85,8 @@ static int add_frame(struct record *r, struct sample_frame *f, uint32_t *ret)
 {
     uint32_t *id = r->options.functions ? &f->id_of_function : &f->id;
     if (*id == SAMPLE_NO_ID) {
-        struct profile_frame frame = {f->function, f->file, r->options.functions ? 0 : f->line};
+        struct profile_frame frame = {f->function, f->file,
+                                      r->options.functions ? f->first_line : f->line};
         if (profile_add_frame(r->profile, &frame, id, NULL) < 0)
             return -1;
     }

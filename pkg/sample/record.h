@@ -18,7 +18,7 @@ struct record_options {
     bool gil, idle;
     bool subprocesses;
     bool threads;                    /* a root frame for each thread */
-    bool functions;                  /* without lines */
+    bool functions;                  /* each with the line where it begins */
     bool command_lines;              /* in the root frames of processes; they may hold secrets */
     void (*progress)(void *context); /* about every 100 ms; NULL: none */
     void *context;

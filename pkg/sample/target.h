@@ -24,7 +24,7 @@
 
 struct sample_frame {
     struct str function, file;
-    int64_t line;
+    int64_t line, first_line;    /* of the instruction, of the function */
     uint32_t id, id_of_function; /* for the caller; SAMPLE_NO_ID at first */
 };
 
