@@ -108,8 +108,14 @@ def namespace(k8s):
 
 
 @pytest.fixture
-def space(k8s, namespace):
-    return kit.Space(k8s, namespace)
+def engine(request):
+    """What samples. kit.both_engines runs a test with each; the others leave it to the operator."""
+    return getattr(request, "param", "Auto")
+
+
+@pytest.fixture
+def space(k8s, namespace, engine):
+    return kit.Space(k8s, namespace, engine)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 import node
+import pytest
 import yaml
 from kubernetes import client
 from kubernetes.stream import stream
@@ -19,6 +20,9 @@ GROUP, VERSION, PLURAL = "profiling.pyspy.dev", "v1alpha1", "pyspyprofiles"
 SYSTEM = "pyspy-system"
 TARGETS = "localhost/pyspy-targets:dev"
 FINAL = ("Completed", "Failed", "Cancelled")
+both_engines = pytest.mark.parametrize("engine", ["Native", "PySpy"], indirect=True)
+# Which threads each of them counts in the tests' cluster, whose Jobs hold SYS_PTRACE alone.
+ACCURACY = {"Native": "Full", "PySpy": "GILOnly"}
 # 2 cores and a dozen Pods at work: what takes a second alone may take ten.
 PATIENCE = 60
 
@@ -139,10 +143,10 @@ def target_container(*command, name="app", **more):
 
 
 class Space:
-    """A namespace with targets and profiles in it."""
+    """A namespace with targets and profiles in it, which `engine` samples."""
 
-    def __init__(self, k8s, name):
-        self.k8s, self.name = k8s, name
+    def __init__(self, k8s, name, engine="Auto"):
+        self.k8s, self.name, self.engine = k8s, name, engine
         self.core = client.CoreV1Api(k8s)
         self.custom = client.CustomObjectsApi(k8s)
 
@@ -185,7 +189,7 @@ class Space:
             "metadata": {"name": name},
             "spec": {
                 "target": {"podName": pod_name} | (target or {}),
-                "sampling": {"duration": duration} | (sampling or {}),
+                "sampling": {"duration": duration, "engine": self.engine} | (sampling or {}),
                 "formats": ["raw"],
             }
             | spec,
@@ -235,6 +239,7 @@ class Space:
     def completed(self, name, timeout=PATIENCE):
         profile = self.finished(name, timeout)
         assert profile["status"]["phase"] == "Completed", json.dumps(profile["status"], indent=1)
+        assert engine_of(profile) == expected_engine(profile)
         return profile
 
     def failed(self, name, reason, *texts, timeout=PATIENCE):
@@ -300,9 +305,10 @@ class Space:
         return self.core.list_namespaced_pod(namespace, label_selector=selector).items
 
     def samplers(self, profile, namespace=SYSTEM):
-        """The py-spy processes that work for it, on any node."""
+        """The processes that sample for it, on any node: py-spy, or the runner with its sampler."""
         pods = self.runner_pods(profile, namespace)
-        return [p for pod in pods for p in node.processes(pod.metadata.uid) if p.name == "py-spy"]
+        found = [p for pod in pods for p in node.processes(pod.metadata.uid)]
+        return [p for p in found if p.name == "py-spy" or "sampler" in p.threads()]
 
 
 def folded(text):
@@ -318,6 +324,19 @@ def folded(text):
 def samples_in(stacks, function):
     """How many samples have a frame of that function."""
     return sum(n for stack, n in stacks.items() if any(function in frame for frame in stack))
+
+
+def engine_of(profile):
+    (target,) = profile["status"]["targets"]
+    return target["engine"], target["engineReason"]
+
+
+def expected_engine(profile):
+    """Of a target that both engines can sample."""
+    sampling = profile["spec"]["sampling"]
+    if sampling["engine"] != "Auto":
+        return sampling["engine"], "Requested"
+    return ("PySpy", "NativeStacks") if sampling["native"] else ("Native", "Preferred")
 
 
 def conditions_of(profile):

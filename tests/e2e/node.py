@@ -25,6 +25,15 @@ class Process:
                 letters.append((task / "stat").read_text().rpartition(")")[2].split()[0])
         return letters
 
+    def threads(self):
+        """The name of each of its threads."""
+        names = []
+        # The process, too, may end meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for task in (PROC / str(self.host) / "task").iterdir():
+                names.append((task / "comm").read_text().strip())
+        return names
+
     def is_stopped(self):
         return any(state in "Tt" for state in self.states())
 

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from kit import conditions_of, wait_for
+from kit import both_engines, conditions_of, wait_for
 
 SECONDS_TO_STOP = 5
 
@@ -37,6 +37,7 @@ def expect_unharmed(pod):
     assert pod.status().restart_count == 0
 
 
+@both_engines
 def test_cancel_while_running(space, sampled):
     pod, name, profile = sampled
     began = time.monotonic()
@@ -49,6 +50,7 @@ def test_cancel_while_running(space, sampled):
     assert conditions["Running"]["status"] == conditions["Complete"]["status"] == "False"
 
 
+@both_engines
 def test_delete_while_running(space, sampled):
     pod, name, profile = sampled
     began = time.monotonic()
@@ -56,6 +58,7 @@ def test_delete_while_running(space, sampled):
     expect_end_of_sampling(space, pod, profile, began)
 
 
+@both_engines
 def test_delete_of_the_namespace_while_running(space, sampled):
     pod, name, profile = sampled
     space.core.delete_namespace(space.name)

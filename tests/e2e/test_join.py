@@ -1,4 +1,4 @@
-"""runner.joinNamespaces: true: Jobs enter the PID namespace of their target."""
+"""runner.joinNamespaces: true: py-spy enters the PID namespace of its target."""
 
 import kit
 import pytest
@@ -6,6 +6,7 @@ import yaml
 from kit import samples_in
 
 pytestmark = pytest.mark.serial
+of_py_spy = pytest.mark.parametrize("engine", ["PySpy"], indirect=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,7 +18,8 @@ def joined(operator):
     operator.configure(None)
 
 
-def test_full_accuracy(space):
+@kit.both_engines
+def test_full_accuracy(space, engine):
     """Every running thread is counted, and of the sleeping ones at most a few looks."""
     pod = space.pod("busy_threads.py")
     profile = space.profiled(pod, duration="3s")
@@ -26,17 +28,24 @@ def test_full_accuracy(space):
     stacks = space.stacks(profile)
     asleep, all_of_them = samples_in(stacks, "sleeper_"), sum(stacks.values())
     assert samples_in(stacks, "compute") > 100
-    assert asleep <= 0.05 * all_of_them, f"{asleep} of {all_of_them}"
+    most = {"Native": 0.01, "PySpy": 0.05}[engine]
+    assert asleep <= most * all_of_them, f"{asleep} of {all_of_them}"
     assert not pod.python()[0].is_stopped()
     (job,) = space.jobs(profile)
     capabilities = job.spec.template.spec.containers[0].security_context.capabilities
-    assert capabilities.add == ["SYS_PTRACE", "SYS_ADMIN", "KILL"] and capabilities.drop == ["ALL"]
+    # Our own sampler has no use for the others.
+    more = {"Native": [], "PySpy": ["SYS_ADMIN", "KILL"]}[engine]
+    assert capabilities.add == ["SYS_PTRACE", *more] and capabilities.drop == ["ALL"]
 
 
 def test_native(space):
-    """Stacks of C below those of Python; the target, paused for each look, runs on after it."""
+    """Stacks of C below those of Python; the target, paused for each look, runs on after it. Auto
+    leaves it to py-spy, and says so."""
     pod = space.pod("busy_threads.py")
     profile = space.profiled(pod, duration="3s", sampling={"native": True})
+    assert kit.engine_of(profile) == ("PySpy", "NativeStacks")
+    (target,) = profile["status"]["targets"]
+    assert target["accuracy"] == "Full" and "py-spy" in target["engineMessage"]
     stacks = space.stacks(profile)
     assert samples_in(stacks, "compute") > 30
     native = [f for stack in stacks for f in stack if ".c:" in f or "lib" in f or "_Py" in f]
@@ -44,12 +53,14 @@ def test_native(space):
     assert not pod.python()[0].is_stopped()
 
 
+@kit.both_engines
 def test_gil_only_when_asked_for(space):
     profile = space.profiled(space.pod("busy_threads.py"), sampling={"gil": True})
     assert profile["status"]["targets"][0]["accuracy"] == "GILOnly"
     assert samples_in(space.stacks(profile), "sleeper_") == 0
 
 
+@of_py_spy
 def test_prefork_and_processes(space):
     pod = space.pod("prefork.py", 2)
     profile = space.profiled(pod, target={"process": {"select": "All"}})
@@ -58,6 +69,7 @@ def test_prefork_and_processes(space):
     assert samples_in(space.stacks(profile), "handle_request") > 50
 
 
+@of_py_spy
 def test_cancel(space):
     pod = space.pod("busy_threads.py")
     name = space.apply(pod, duration="10m")
@@ -71,6 +83,7 @@ def test_cancel(space):
     assert not python.is_stopped()
 
 
+@of_py_spy
 def test_frozen_target_stays_frozen(space):
     pod = space.pod("busy_threads.py")
     (python,) = pod.python()

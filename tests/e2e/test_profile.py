@@ -8,11 +8,12 @@ import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 
 import kit
-from kit import GROUP, PLURAL, VERSION, conditions_of, kubectl, samples_in, wait_for
+from kit import GROUP, PLURAL, VERSION, both_engines, conditions_of, kubectl, samples_in, wait_for
 from kubernetes import client, watch
 
 
-def test_apply_to_flame_graph(space, operator):
+@both_engines
+def test_apply_to_flame_graph(space, engine):
     pod = space.pod("busy_threads.py", node=1)
     empty = space.custom.list_namespaced_custom_object(GROUP, VERSION, space.name, PLURAL)
     name = space.apply(pod, name="checkout-slow", duration="3s", formats=["flamegraph"])
@@ -36,16 +37,14 @@ def test_apply_to_flame_graph(space, operator):
     status = profile["status"]
     assert status["observedGeneration"] == profile["metadata"]["generation"]
     assert (status["reason"], status["message"], status["summary"]) == ("", "", "1/1")
-    # Three seconds at 100 Hz of one busy thread; a loaded machine loses some.
-    assert 150 <= status["samples"] <= 310
+    # Three seconds at 100 Hz of one busy thread, spaced at random; a loaded machine loses some.
+    assert 150 <= status["samples"] <= 380
     (target,) = status["targets"]
     assert target["podName"] == pod.name and target["podUID"] == pod.uid
     assert (target["nodeName"], target["container"]) == ("node1", "app")
-    assert (target["phase"], target["engine"], target["accuracy"]) == (
-        "Completed",
-        "PySpy",
-        "GILOnly",
-    )
+    assert target["phase"] == "Completed"
+    assert (target["engine"], target["engineReason"]) == (engine, "Requested")
+    assert target["accuracy"] == kit.ACCURACY[engine] and "engineMessage" not in target
     assert float(target["cost"]["cpuSeconds"]) > 0 and target["cost"]["maxMemoryBytes"] > 1 << 20
     (process,) = target["processes"]
     (python,) = pod.python()
@@ -94,6 +93,7 @@ def parse_time(text):
     return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
 
 
+@both_engines
 def test_events_tell_the_story(space):
     profile = space.profiled(space.pod("busy_threads.py"))
     name = profile["metadata"]["name"]
@@ -113,7 +113,7 @@ def test_events_tell_the_story(space):
     assert "Sampling for 2 s at 100 Hz" in events[1].note
     assert f"{profile['status']['samples']} samples" in events[2].note
     described = kubectl("-n", space.name, "describe", "pyspy", name)
-    for word in ("JobCreated", "Completed", "Accuracy:", "Config Map Key Ref:"):
+    for word in ("JobCreated", "Completed", "Accuracy:", "Engine Reason:", "Config Map Key Ref:"):
         assert word in described
 
 
@@ -173,6 +173,7 @@ def test_result_in_a_secret(space):
     assert [m.metadata.name for m in maps if m.metadata.name != "kube-root-ca.crt"] == []
 
 
+@both_engines
 def test_every_format_is_of_the_same_sampling(space):
     formats = ["flamegraph", "speedscope", "raw", "chrometrace"]
     pod = space.pod("prefork.py", 2)
@@ -212,6 +213,7 @@ def test_every_format_is_of_the_same_sampling(space):
     assert f"{samples:,}" in title or str(samples) in title
 
 
+@both_engines
 def test_same_counts_in_functions_and_lines(space):
     pod = space.pod("busy_threads.py")
     with ThreadPoolExecutor() as pool:
@@ -231,13 +233,17 @@ def test_same_counts_in_functions_and_lines(space):
     assert len(lines_of(by_line)) > 1 and begins not in lines_of(by_line)
 
 
-def test_threads_apart(space):
-    stacks = space.stacks(space.profiled(space.pod("busy_threads.py"), sampling={"threads": True}))
-    # The one that holds the GIL, under its own name.
-    assert all("thread" in stack[1] and "MainThread" in stack[1] for stack in stacks), stacks
+@both_engines
+def test_threads_apart(space, engine):
+    """The one that runs, under its name: Python's for py-spy, the kernel's for our own sampler."""
+    pod = space.pod("busy_threads.py")
+    stacks = space.stacks(space.profiled(pod, sampling={"threads": True}))
+    name = {"Native": f"({pod.python()[0].name})", "PySpy": "MainThread"}[engine]
+    assert all("thread" in stack[1] and name in stack[1] for stack in stacks), stacks
     assert samples_in(stacks, "compute") == sum(stacks.values()) > 0
 
 
+@both_engines
 def test_command_lines_only_when_asked_for(space):
     secret = "--password=hunter2"
     container = kit.target_container("prefork.py", "2", secret)
@@ -274,6 +280,7 @@ def test_ttl_removes_profile_and_result(space):
     assert space.core.read_namespaced_config_map("long", space.name)
 
 
+@both_engines
 def test_job_is_confined(space):
     """What the Job may do is what api.md promises, and its Pod holds no rights."""
     name = space.apply(space.pod("busy_threads.py", node=1), duration="3s")

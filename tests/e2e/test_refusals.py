@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from kit import Space, wait_for
+from kit import Space, both_engines, wait_for
 from kubernetes import client
 
 
@@ -44,6 +44,7 @@ def test_waiting_again_for_the_same_is_one_event(space):
     assert [e.reason for e in space.events(name)] == ["TargetNotFound", "PodNotRunning"]
 
 
+@both_engines
 def test_job_deleted_by_somebody(space, k8s):
     pod = space.pod("busy_threads.py")
     name = space.apply(pod, duration="10m")
@@ -57,6 +58,7 @@ def test_job_deleted_by_somebody(space, k8s):
     assert not python.is_stopped()
 
 
+@both_engines
 def test_runner_pod_removed_by_force(space):
     pod = space.pod("busy_threads.py")
     name = space.apply(pod, duration="10m")
@@ -120,6 +122,7 @@ def test_host_pid_of_nobody(space):
     space.failed(name, "ProcessNotFound", "no process 4194304")
 
 
+@both_engines
 def test_pod_deleted_while_sampled(space):
     pod = space.pod("busy_threads.py")
     name = space.apply(pod, duration="60s")
@@ -133,6 +136,7 @@ def test_pod_deleted_while_sampled(space):
     assert profile["status"]["samples"] > 0
 
 
+@both_engines
 def test_frozen_before_sampling(space):
     pod = space.pod("busy_threads.py")
     (python,) = pod.python()
@@ -141,6 +145,7 @@ def test_frozen_before_sampling(space):
     expect_frozen_then_thaw(python)
 
 
+@both_engines
 def test_frozen_while_sampled(space):
     pod = space.pod("busy_threads.py")
     (python,) = pod.python()

@@ -1,5 +1,7 @@
-"""One busy thread and three that sleep, each with a function of its own to tell them apart by."""
+"""One busy thread and three that sleep, each with a function of its own to tell them apart by.
+With a number N as its argument, N threads in each of the three."""
 
+import sys
 import threading
 import time
 
@@ -28,6 +30,7 @@ def sleeper_three():
 
 if __name__ == "__main__":
     for function in (sleeper_one, sleeper_two, sleeper_three):
-        threading.Thread(target=function, name=function.__name__, daemon=True).start()
+        for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
+            threading.Thread(target=function, name=function.__name__, daemon=True).start()
     print("ready", flush=True)
     compute()
