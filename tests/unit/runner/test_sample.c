@@ -215,7 +215,7 @@ static void test_engines(void **state)
          true,
          ENGINE_PYSPY,
          ENGINE_REASON_UNSUPPORTED_PYTHON,
-         "python3.12 is no ELF64 file",
+         "is no ELF64 file",
          REASON_NONE,
          "GILOnly"},
         {{.engine = ENGINE_AUTO, .native = true},
