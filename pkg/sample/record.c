@@ -1,84 +1,91 @@
 #include "sample/record.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/arena.h"
+#include "base/map.h"
 #include "base/random.h"
 #include "proc/proc.h"
+#include "sample/record_internal.h"
 
-#define NS           INT64_C(1000000000)
-#define NAP_NS       (NS / 10) /* the longest sleep between two looks at `stop` */
-#define CHILDREN_NS  (NS / 4)
-#define OPEN_TRIES   8      /* a child may take a while until it is Python */
-#define ORDER_MAX    300000 /* samples whose order is kept */
-#define ROOTS_MAX    2      /* frames below the stack's own: process, thread */
-#define CHILDREN_MAX 16384  /* bytes of a list of children */
+#define NS        INT64_C(1000000000)
+#define NAP_NS    (NS / 10) /* the longest sleep between two looks at `stop` */
+#define SWEEP_NS  (NS / 4)
+#define ROUND_NS  NS     /* for one look at all processes */
+#define REST      9      /* times as long as it took rests what takes all the time that it may */
+#define ORDER_MAX 300000 /* samples whose order is kept */
+#define ROOTS_MAX 2      /* frames below the stack's own: process, thread */
 
-struct process {
-    pid_t pid;
-    pid_t inner;
-    struct target *target; /* NULL: not Python, or not yet */
-    int tries;
-    bool gone;
-    uint32_t frame; /* SAMPLE_NO_ID: not made */
+/* A thread in the profile. */
+struct label {
+    uint32_t thread;
+    uint32_t frame; /* its root frame, where there is one */
 };
 
 struct record {
-    int proc;
     struct record_options options;
     struct profile *profile;
-    struct process *processes[RECORD_PROCESSES_MAX];
-    size_t n;
+    struct processes processes;
+    size_t first; /* whom the next look begins with */
     struct random_seeded random;
     atomic_bool stop;
     struct record_result result;
     struct process *now; /* whose stacks come in */
-    uint32_t frames[4096 + ROOTS_MAX];
+    struct arena *arena; /* of labels */
+    struct map *labels;
+    struct label others;
+    size_t process_frames;
+    uint32_t frames[STACK_DEPTH_MAX + ROOTS_MAX];
 };
 
-static int64_t now_ns(void)
+static int64_t system_now_ns(struct record_time *self)
 {
+    (void)self;
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return ts.tv_sec * NS + ts.tv_nsec;
 }
 
-static void add_counts(struct sample_counts *to, const struct sample_counts *from)
+static void system_sleep_until(struct record_time *self, int64_t ns)
 {
-    to->looks += from->looks;
-    to->stacks += from->stacks;
-    to->errors += from->errors;
-    to->retries += from->retries;
+    (void)self;
+    struct timespec ts = {.tv_sec = ns / NS, .tv_nsec = ns % NS};
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
 }
 
-static void forget(struct record *r, struct process *p)
+static struct record_time system_time = {system_now_ns, system_sleep_until};
+
+static int64_t now_ns(const struct record *r)
 {
-    if (p->target) {
-        struct sample_counts c = target_counts(p->target);
-        add_counts(&r->result.counts, &c);
+    return r->options.time->now_ns(r->options.time);
+}
+
+static int add_root(struct record *r, struct str text, uint32_t *ret)
+{
+    return profile_add_frame(r->profile, &(struct profile_frame){.function = text}, ret, NULL);
+}
+
+static int process_frame(struct record *r, struct process *p, uint32_t *ret)
+{
+    if (p->frame == SAMPLE_NO_ID) {
+        _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
+        struct proc_process about;
+        const char *text = "other processes";
+        if (r->process_frames < RECORD_APART_MAX) {
+            r->process_frames++;
+            text = arena_printf(arena, "process %d", (int)p->inner);
+            if (r->options.command_lines &&
+                proc_read(r->processes.proc, arena, p->pid, &about, NULL) == 0)
+                text = arena_printf(arena, "%s:\"%.*s\"", text, STR_ARG(about.command));
+        }
+        if (add_root(r, str_of(text), &p->frame) < 0)
+            return -1;
     }
-    target_close(p->target);
-    p->target = NULL;
-}
-
-static uint32_t process_frame(struct record *r, struct process *p)
-{
-    if (p->frame != SAMPLE_NO_ID)
-        return p->frame;
-    _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
-    struct proc_process about;
-    const char *text = arena_printf(arena, "process %d", (int)p->inner);
-    if (r->options.command_lines && proc_read(r->proc, arena, p->pid, &about, NULL) == 0)
-        text = arena_printf(arena, "%s:\"%.*s\"", text, STR_ARG(about.command));
-    if (profile_add_frame(r->profile, &(struct profile_frame){.function = str_of(text)}, &p->frame,
-                          NULL) < 0)
-        r->result.full = true;
-    return p->frame;
+    *ret = p->frame;
+    return 0;
 }
 
 static int add_frame(struct record *r, struct sample_frame *f, uint32_t *ret)
@@ -94,66 +101,77 @@ static int add_frame(struct record *r, struct sample_frame *f, uint32_t *ret)
     return 0;
 }
 
-static int thread_frame(struct record *r, const char *text, uint32_t *ret)
+static int add_label(struct record *r, struct str text, struct str root, struct label *ret)
 {
-    return profile_add_frame(r->profile, &(struct profile_frame){.function = str_of(text)}, ret,
-                             NULL);
+    int e = profile_add_thread(r->profile, text, &ret->thread, NULL);
+    return e == 0 && r->options.threads ? add_root(r, root, &ret->frame) : e;
+}
+
+/* Threads that come and go for days would fill the profile with their names. NULL: it is full. */
+static const struct label *label_of(struct record *r, const struct sample_thread *t)
+{
+    char thread[64], text[96];
+    if (t->name.len)
+        snprintf(thread, sizeof(thread), "thread %d (%.*s)", (int)t->tid, STR_ARG(t->name));
+    else
+        snprintf(thread, sizeof(thread), "thread %d", (int)t->tid);
+    if (r->options.subprocesses)
+        snprintf(text, sizeof(text), "process %d %s", (int)r->now->inner, thread);
+    else
+        memcpy(text, thread, sizeof(thread));
+    struct label *known = map_get(r->labels, str_of(text)), label = {0};
+    if (known)
+        return known;
+    if (map_size(r->labels) >= RECORD_APART_MAX) {
+        if (r->others.thread == SAMPLE_NO_ID &&
+            add_label(r, STR("other threads"), STR("other threads"), &r->others) < 0)
+            return NULL;
+        return &r->others;
+    }
+    if (add_label(r, str_of(text), str_of(thread), &label) < 0)
+        return NULL;
+    struct label *kept = arena_alloc(r->arena, sizeof(*kept));
+    *kept = label;
+    map_set(r->labels, str_of(text), kept);
+    return kept;
 }
 
 static void on_stack(void *context, const struct sample_thread *t)
 {
     struct record *r = context;
     size_t n = 0;
-    int e = 0;
-    char label[96], thread[64];
     if (r->result.full)
         return;
-    if (t->name.len)
-        snprintf(thread, sizeof(thread), "thread %d (%.*s)", (int)t->tid, STR_ARG(t->name));
-    else
-        snprintf(thread, sizeof(thread), "thread %d", (int)t->tid);
-    snprintf(label, sizeof(label), "%s", thread);
-    if (r->options.subprocesses) {
-        snprintf(label, sizeof(label), "process %d %s", (int)r->now->inner, thread);
-        r->frames[n++] = process_frame(r, r->now);
-    }
-    if (r->options.threads)
-        e = thread_frame(r, thread, &r->frames[n++]);
+    const struct label *label = label_of(r, t);
+    int e = label ? 0 : -1;
+    if (e == 0 && r->options.subprocesses)
+        e = process_frame(r, r->now, &r->frames[n++]);
+    if (e == 0 && r->options.threads)
+        r->frames[n++] = label->frame;
     for (size_t i = t->depth; e == 0 && i-- > 0;)
         e = add_frame(r, t->frames[i], &r->frames[n++]);
-    uint32_t id;
     if (e == 0)
-        e = profile_add_thread(r->profile, str_of(label), &id, NULL);
-    if (e == 0)
-        e = profile_add_sample(r->profile, id, r->frames, n, 1, NULL);
+        e = profile_add_sample(r->profile, label->thread, r->frames, n, 1, NULL);
     if (e < 0)
         r->result.full = true;
     if (profile_samples(r->profile) == ORDER_MAX)
         profile_drop_order(r->profile);
 }
 
-static pid_t inner_pid(const struct record *r, pid_t pid)
+static struct record *new_record(const struct record_options *options, struct profile *profile)
 {
-    _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
-    struct proc_process about;
-    if (proc_read(r->proc, arena, pid, &about, NULL) < 0 || about.container_pid == 0)
-        return pid;
-    return about.container_pid;
-}
-
-static struct process *add_process(struct record *r, pid_t pid)
-{
-    if (r->n == RECORD_PROCESSES_MAX)
-        return NULL;
-    struct process *p = xcalloc(1, sizeof(*p));
-    *p = (struct process){.pid = pid, .inner = inner_pid(r, pid), .frame = SAMPLE_NO_ID};
-    r->processes[r->n++] = p;
-    return p;
-}
-
-static struct sample_options target_options(const struct record *r)
-{
-    return (struct sample_options){.gil = r->options.gil, .idle = r->options.idle, .names = true};
+    struct record *r = xcalloc(1, sizeof(*r));
+    r->options = *options;
+    if (!r->options.time)
+        r->options.time = &system_time;
+    r->profile = profile;
+    r->arena = arena_create(0);
+    r->labels = map_create();
+    r->others.thread = SAMPLE_NO_ID;
+    random_seed(&r->random, options->seed ? options->seed : random_u64(&random_system));
+    r->processes.options =
+        (struct sample_options){.gil = options->gil, .idle = options->idle, .names = true};
+    return r;
 }
 
 int record_create(int proc, pid_t pid, const struct record_options *options,
@@ -161,32 +179,36 @@ int record_create(int proc, pid_t pid, const struct record_options *options,
 {
     if (options->rate < 1 || options->rate > 1000)
         return err_set(err, ERR_INVALID, "rate: 1 to 1000 samples a second");
-    struct record *r = xcalloc(1, sizeof(*r));
-    r->proc = proc;
-    r->options = *options;
-    r->profile = profile;
-    random_seed(&r->random, random_u64(&random_system));
-    struct process *p = add_process(r, pid);
-    struct sample_options o = target_options(r);
-    int e = target_open(proc, pid, &o, &p->target, err);
+    struct record *r = new_record(options, profile);
+    r->processes.proc = proc;
+    int e = processes_open(&r->processes, pid, err);
     if (e < 0) {
         record_destroy(r);
         return e;
     }
-    r->result.processes = 1;
-    snprintf(r->result.version, sizeof(r->result.version), "%s", target_version(p->target));
+    snprintf(r->result.version, sizeof(r->result.version), "%s",
+             target_version(r->processes.at[0]->target));
     *ret = r;
     return 0;
+}
+
+struct record *record_create_target(struct target *target, const struct record_options *options,
+                                    struct profile *profile)
+{
+    struct record *r = new_record(options, profile);
+    r->processes.proc = -1;
+    processes_take(&r->processes, target);
+    snprintf(r->result.version, sizeof(r->result.version), "%s", target_version(target));
+    return r;
 }
 
 void record_destroy(struct record *r)
 {
     if (!r)
         return;
-    for (size_t i = 0; i < r->n; i++) {
-        target_close(r->processes[i]->target);
-        free(r->processes[i]);
-    }
+    processes_finish(&r->processes);
+    map_destroy(r->labels);
+    arena_destroy(r->arena);
     free(r);
 }
 
@@ -195,111 +217,61 @@ void record_stop(struct record *r)
     atomic_store(&r->stop, true);
 }
 
-/* One that is not Python now may become it by exec(), and may have children that are. */
-static void try_open(struct record *r, struct process *p, const struct process *parent)
+/* False: it rests. */
+static bool look_at(struct record *r, struct process *p)
 {
-    struct err err = ERR_INIT;
-    struct sample_options o = target_options(r);
-    p->tries++;
-    int e = parent && parent->target ? target_open_child(parent->target, p->pid, &p->target, &err)
-                                     : target_open(r->proc, p->pid, &o, &p->target, &err);
-    if (e == 0)
-        r->result.processes++;
-    else if (e == ERR_NOT_FOUND)
+    int64_t begun = now_ns(r);
+    if (begun < p->rest_ns)
+        return false;
+    if (process_ended(p)) {
         p->gone = true;
-}
-
-static struct process *find_process(const struct record *r, pid_t pid)
-{
-    for (size_t i = 0; i < r->n; i++)
-        if (r->processes[i]->pid == pid)
-            return r->processes[i];
-    return NULL;
-}
-
-static void children_of_thread(struct record *r, struct process *parent, int task, const char *tid)
-{
-    char path[280];
-    struct err ignored = ERR_INIT;
-    snprintf(path, sizeof(path), "%s/children", tid);
-    _cleanup_(buf_finish) struct buf text = BUF_INIT(CHILDREN_MAX);
-    if (buf_read_file_at(&text, task, path, &ignored) < 0)
-        return;
-    for (struct str rest = buf_str(&text); rest.ptr;) {
-        int64_t pid;
-        if (str_to_i64(str_trim(str_cut(&rest, ' ')), 1, INT32_MAX, &pid) < 0 ||
-            find_process(r, (pid_t)pid))
-            continue;
-        struct process *child = add_process(r, (pid_t)pid);
-        if (child)
-            try_open(r, child, parent);
+        return true;
     }
-}
-
-static void find_children(struct record *r)
-{
-    for (size_t i = 0; i < r->n; i++) {
-        struct process *p = r->processes[i];
-        if (!p->target && !p->gone && i > 0 && p->tries < OPEN_TRIES)
-            try_open(r, p, NULL);
-        char path[32];
-        snprintf(path, sizeof(path), "%d/task", (int)p->pid);
-        int fd = openat(r->proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-        if (!dir) {
-            if (fd >= 0)
-                close(fd);
-            p->gone = true;
-            continue;
-        }
-        size_t seen = 0;
-        for (struct dirent *d; seen < SAMPLE_THREADS_MAX && (d = readdir(dir)) != NULL;) {
-            if (d->d_name[0] < '0' || d->d_name[0] > '9')
-                continue;
-            seen++;
-            children_of_thread(r, p, fd, d->d_name);
-        }
-        closedir(dir);
+    struct err err = ERR_INIT;
+    int64_t cut = target_counts(p->target).cut;
+    r->now = p;
+    int e = target_look(p->target, on_stack, r, &err);
+    if (e == ERR_CONFLICT) {
+        process_close(&r->processes, p);
+        return true;
     }
-}
-
-static void drop_gone(struct record *r)
-{
-    size_t left = 0;
-    for (size_t i = 0; i < r->n; i++) {
-        struct process *p = r->processes[i];
-        if (p->gone) {
-            forget(r, p);
-            free(p);
-        } else {
-            r->processes[left++] = p;
-        }
+    p->gone = e < 0;
+    /* Whoever made it take so long shall not have the processor, nor the others' time. */
+    if (target_counts(p->target).cut > cut) {
+        int64_t now = now_ns(r);
+        p->rest_ns = now + (now - begun) * REST;
     }
-    r->n = left;
+    return true;
 }
 
-static void look_at_all(struct record *r)
+/* Late when there was somebody to look at, and no time for any. */
+static void look_at_all(struct record *r, int64_t end)
 {
-    bool any_gone = false;
-    for (size_t i = 0; i < r->n; i++) {
-        struct process *p = r->processes[i];
+    struct processes *ps = &r->processes;
+    size_t looked = 0, open = 0, first = r->first < ps->n ? r->first : 0;
+    int64_t until = now_ns(r) + ROUND_NS;
+    bool gone = false;
+    r->first = 0;
+    for (size_t k = 0; k < ps->n; k++) {
+        size_t i = (first + k) % ps->n;
+        struct process *p = ps->at[i];
         if (!p->target)
             continue;
-        r->now = p;
-        struct err err = ERR_INIT;
-        int e = target_look(p->target, on_stack, r, &err);
-        if (e == ERR_CONFLICT) {
-            forget(r, p);
-            p->tries = 0;
-            try_open(r, p, NULL);
-        } else if (e < 0) {
-            p->gone = true;
+        int64_t now = k ? now_ns(r) : 0;
+        if (now >= until || now >= end || atomic_load(&r->stop)) {
+            r->first = i;
+            break;
         }
-        any_gone = any_gone || p->gone;
+        open++;
+        looked += look_at(r, p);
+        gone = gone || p->gone;
     }
-    r->result.looks++;
-    if (any_gone)
-        drop_gone(r);
+    if (looked || !open)
+        r->result.looks++;
+    else
+        r->result.late++;
+    if (gone)
+        processes_drop_gone(ps);
 }
 
 /* Looks are independent of one another: the gaps of a Poisson process. */
@@ -308,70 +280,62 @@ static int64_t gap_ns(struct record *r)
     return (int64_t)(random_exponential(&r->random.source) * (double)NS / (double)r->options.rate);
 }
 
-/* Children that are not Python are kept only for the sake of theirs. */
-static bool alive(const struct record *r)
-{
-    for (size_t i = 0; i < r->n; i++)
-        if (r->processes[i]->target)
-            return true;
-    return false;
-}
-
 static void nap_until(const struct record *r, int64_t until)
 {
-    int64_t now = now_ns();
+    int64_t now = now_ns(r);
     while (now < until && !atomic_load(&r->stop)) {
         int64_t end = until - now > NAP_NS ? now + NAP_NS : until;
-        struct timespec ts = {.tv_sec = end / NS, .tv_nsec = end % NS};
-        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
-        now = now_ns();
+        r->options.time->sleep_until(r->options.time, end);
+        now = now_ns(r);
     }
+}
+
+static bool sweep_due(const struct record *r)
+{
+    const struct processes *ps = &r->processes;
+    return r->options.subprocesses || (ps->n && !ps->at[0]->target);
 }
 
 void record_run(struct record *r)
 {
-    int64_t start = now_ns(), next = start, children_at = start, told = start;
+    int64_t start = now_ns(r), next = start, sweep_at = start, told = start;
     int64_t end = r->options.duration_ms ? start + r->options.duration_ms * 1000000 : INT64_MAX;
     int64_t interval = NS / r->options.rate;
-    while (alive(r) && !atomic_load(&r->stop) && !r->result.full) {
+    while (processes_alive(&r->processes) && !atomic_load(&r->stop) && !r->result.full) {
         next += gap_ns(r);
-        int64_t now = now_ns();
-        /* A look that comes one interval late would crowd upon the next one. */
-        while (next < now - interval && next < end) {
-            r->result.late++;
-            next += gap_ns(r);
-        }
         if (next >= end) {
             nap_until(r, end);
             break;
         }
+        /* A look that comes one interval late would crowd upon the next one. */
+        if (next < now_ns(r) - interval) {
+            r->result.late++;
+            continue;
+        }
         nap_until(r, next);
         if (atomic_load(&r->stop))
             break;
-        look_at_all(r);
-        now = now_ns();
-        if (r->options.subprocesses && now >= children_at) {
-            find_children(r);
-            drop_gone(r);
-            children_at = now + CHILDREN_NS;
+        look_at_all(r, end);
+        int64_t now = now_ns(r);
+        if (now >= sweep_at && sweep_due(r)) {
+            processes_sweep(&r->processes, r->options.subprocesses);
+            sweep_at = now + SWEEP_NS;
         }
         if (r->options.progress && now - told > NAP_NS) {
             told = now;
             r->options.progress(r->options.context);
         }
     }
-    r->result.exited = !alive(r);
-    for (size_t i = 0; i < r->n; i++)
-        forget(r, r->processes[i]);
+    r->result.exited = !processes_alive(&r->processes);
+    for (size_t i = 0; i < r->processes.n; i++)
+        process_close(&r->processes, r->processes.at[i]);
 }
 
 struct record_result record_result(const struct record *r)
 {
     struct record_result result = r->result;
-    for (size_t i = 0; i < r->n; i++)
-        if (r->processes[i]->target) {
-            struct sample_counts c = target_counts(r->processes[i]->target);
-            add_counts(&result.counts, &c);
-        }
+    result.counts = processes_counts(&r->processes);
+    result.processes = r->processes.sampled;
+    result.left_out = r->processes.left_out;
     return result;
 }

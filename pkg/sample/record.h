@@ -1,8 +1,8 @@
 /* Samples a process, and its children if asked, for a while, into a profile. Looks are spaced at
  * random (exponentially, so that nothing that the program does in a rhythm is preferred); those
  * that cannot be had in time are counted and left out. Memory is bounded: by the different stacks,
- * not by the time. Runs on the caller's thread, which it blocks; record_stop() may be called from
- * any thread or signal handler. */
+ * not by the time or the number of threads and processes that come and go. Runs on the caller's
+ * thread, which it blocks; record_stop() may be called from any thread or signal handler. */
 #pragma once
 
 #include <stdatomic.h>
@@ -10,7 +10,14 @@
 #include "profile/profile.h"
 #include "sample/target.h"
 
-#define RECORD_PROCESSES_MAX 256 /* followed at once */
+#define RECORD_PROCESSES_MAX 256  /* followed at once */
+#define RECORD_APART_MAX     1000 /* threads, and processes, told apart; more are put together */
+
+/* Time through a seam, so that a test can live through a day in a minute. */
+struct record_time {
+    int64_t (*now_ns)(struct record_time *self); /* monotonic */
+    void (*sleep_until)(struct record_time *self, int64_t ns);
+};
 
 struct record_options {
     int64_t rate;        /* looks a second, 1 to 1000 */
@@ -22,14 +29,17 @@ struct record_options {
     bool command_lines;              /* in the root frames of processes; they may hold secrets */
     void (*progress)(void *context); /* about every 100 ms; NULL: none */
     void *context;
+    struct record_time *time; /* NULL: the system's */
+    uint64_t seed;            /* of the gaps between looks; 0: random */
 };
 
 struct record_result {
     struct sample_counts counts; /* over all processes */
     int64_t looks;               /* at all processes, planned and done */
-    int64_t late;                /* planned, and left out because it was too late */
+    int64_t late;                /* planned, and left out because it was too late for them */
     int64_t processes;           /* sampled */
-    bool exited;                 /* the process ended first */
+    bool exited;                 /* the process ended first, or is no Python any more */
+    bool left_out;               /* children: more than are followed, or than descriptors allow */
     bool full;                   /* the profile took no more */
     char version[16];
 };
@@ -39,6 +49,9 @@ struct record;
  * caller's. Errors as of target_open(). */
 int record_create(int proc, pid_t pid, const struct record_options *options,
                   struct profile *profile, struct record **ret, struct err *err);
+/* For tests: samples a target that was opened with target_open_memory(), which it then owns. */
+struct record *record_create_target(struct target *target, const struct record_options *options,
+                                    struct profile *profile);
 void record_destroy(struct record *r); /* NULL is fine */
 DEFINE_CLEANUP(struct record *, record_destroy);
 void record_run(struct record *r);

@@ -189,7 +189,7 @@ int symbols_find(int proc, pid_t pid, struct symbols *ret, struct err *err)
     r = open_file(proc, pid, arena, python.library, &fd, err);
     if (r < 0)
         return r;
-    struct symbols found;
+    struct symbols found = {0};
     uint64_t linked = 0, loaded = 0;
     r = symbols_of_file(fd, &found, &linked, err);
     if (r < 0)

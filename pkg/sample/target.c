@@ -519,7 +519,9 @@ int target_open_child(const struct target *parent, pid_t pid, struct target **re
             return 0;
         }
     }
-    return target_open(parent->proc, pid, &parent->options, ret, err);
+    struct sample_options options = parent->options;
+    options.hurry = true;
+    return target_open(parent->proc, pid, &options, ret, err);
 }
 
 int target_open(int proc, pid_t pid, const struct sample_options *options, struct target **ret,
