@@ -236,8 +236,10 @@ static bool look_at(struct record *r, struct process *p)
         return true;
     }
     p->gone = e < 0;
-    /* Whoever made it take so long shall not have the processor, nor the others' time. */
-    if (target_counts(p->target).cut > cut) {
+    /* Whoever makes it take so long shall not have the processor, nor the others' time. Once may be
+     * for want of a processor here. */
+    p->cuts = target_counts(p->target).cut > cut ? p->cuts + 1 : 0;
+    if (p->cuts > 1) {
         int64_t now = now_ns(r);
         p->rest_ns = now + (now - begun) * REST;
     }

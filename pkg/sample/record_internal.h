@@ -14,7 +14,8 @@ struct process {
     dev_t device;          /* of the program at the last try */
     ino_t inode;
     pid_t swept;     /* thread up to which its children were listed; 0: all */
-    int64_t rest_ns; /* not looked at before: the last look at it took all the time that it may */
+    int64_t rest_ns; /* not looked at before */
+    int cuts;        /* looks in a row that took all the time that they may */
     uint32_t frame;  /* SAMPLE_NO_ID: not made */
     bool first, gone;
 };

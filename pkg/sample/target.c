@@ -417,7 +417,7 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     if (e == -EPERM)
         return err_set_errno(err, EPERM, "memory of process %d", (int)t->pid);
     if (e < 0) {
-        int r = still_there(t, err);
+        int r = e == -ETIME ? 0 : still_there(t, err);
         t->counts.errors += r == 0;
         t->counts.cut += e == -ETIME;
         t->refreshed_ms = 0;
