@@ -96,6 +96,7 @@ struct profile *profile_create(const struct profile_limits *limits)
 
     p->limits = (struct profile_limits){
         .max_frames = or_default(l->max_frames, 1000000),
+        .max_text = or_default(l->max_text, (size_t)64 << 20),
         .max_stacks = or_default(l->max_stacks, 1000000),
         .max_depth = or_default(l->max_depth, 4096),
         .max_samples = or_default(l->max_samples, 4000000),
@@ -180,6 +181,10 @@ int profile_add_frame(struct profile *p, const struct profile_frame *frame, uint
     }
     if (p->n_frames >= p->limits.max_frames)
         return err_set(err, ERR_TOO_LARGE, "more than %zu different frames", p->limits.max_frames);
+    if (key.len > p->limits.max_text - p->text)
+        return err_set(err, ERR_TOO_LARGE, "frames' names of more than %zu bytes",
+                       p->limits.max_text);
+    p->text += key.len;
     p->frames = grow(p->frames, &p->frames_cap, p->n_frames + 1, sizeof(*p->frames));
     p->frames[p->n_frames] = (struct profile_frame){
         .function = arena_str(p->arena, function),

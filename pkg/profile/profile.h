@@ -14,6 +14,7 @@ struct profile;
 
 struct profile_limits {
     size_t max_frames;  /* distinct frames [1,000,000] */
+    size_t max_text;    /* bytes of the frames' names and files [64 MiB] */
     size_t max_stacks;  /* distinct stacks [1,000,000] */
     size_t max_depth;   /* frames in a stack [4096]; deeper ones are cut at the root's side */
     size_t max_samples; /* kept in order, equal ones in a row counted once [4,000,000] */

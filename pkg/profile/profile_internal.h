@@ -63,7 +63,7 @@ struct profile {
     struct arena *arena;
     struct map *frame_index; /* function NUL file NUL line → frame + 1 */
     struct profile_frame *frames;
-    size_t n_frames, frames_cap;
+    size_t n_frames, frames_cap, text;
     struct pairs node_index;
     struct node *nodes;
     size_t n_nodes, nodes_cap;

@@ -279,6 +279,7 @@ static void limits(void **state)
         const char *message;
     } rows[] = {
         {{.max_frames = 2}, "more than 2 different frames"},
+        {{.max_text = 10}, "names of more than 10 bytes"},
         {{.max_stacks = 1}, "more than 1 different stacks"},
         {{.max_samples = 1}, "more than 1 samples in order"},
         {{.max_nodes = 3}, "a call tree of more than 3 nodes"},
