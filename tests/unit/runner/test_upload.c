@@ -83,6 +83,7 @@ static uint16_t server_start(struct server *s)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(address);
+    buf_finish(&s->request);
     s->request = BUF_INIT(1 << 20);
     s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(s->listener, (struct sockaddr *)&address, len), 0);
@@ -93,13 +94,13 @@ static uint16_t server_start(struct server *s)
     return ntohs(address.sin_port);
 }
 
+/* What it has seen is there to be looked at afterwards. */
 static void server_stop(struct server *s)
 {
     close(s->stop_fds[1]);
     pthread_join(s->thread, NULL);
     close(s->stop_fds[0]);
     close(s->listener);
-    buf_finish(&s->request);
 }
 
 /* The run */
@@ -148,6 +149,7 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
     run_finish(&f->run);
+    buf_finish(&f->server.request);
     unlink(f->token);
     unlink(f->program);
     assert_int_equal(rmdir(f->folder), 0);
@@ -166,13 +168,14 @@ static void test_stored(void **state)
     struct fixture *f = *state;
     f->server.answer = RECEIPT;
     serve_at(f);
-    assert_int_equal(run_upload(&f->run), 0);
+    int r = run_upload(&f->run);
+    server_stop(&f->server);
+    assert_int_equal(r, 0);
     assert_true(str_is(f->run.receipt->name, "x") && str_is(f->run.receipt->mac, "ab"));
     assert_int_equal(f->run.outcome.reason, REASON_NONE);
     assert_true(str_find(buf_str(&f->server.request), STR("Authorization: Bearer secret\r\n")) > 0);
     assert_true(str_find(buf_str(&f->server.request), STR("\"content\":\"abc\"")) > 0);
     assert_true(str_find(buf_str(&f->server.request), STR("\"sha256\":\"ba7816bf")) > 0);
-    server_stop(&f->server);
 }
 
 /* What it may do, as the kernel tells it from outside. */
@@ -229,9 +232,11 @@ static void look_at_client(struct server *s)
     s->client = find_child();
     snprintf(path, sizeof(path), "/proc/%d/status", (int)s->client);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || read(fd, s->status, sizeof(s->status) - 1) < 0)
+    ssize_t n = fd >= 0 ? read(fd, s->status, sizeof(s->status) - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    if (n < 0)
         return;
-    close(fd);
     snprintf(path, sizeof(path), "/proc/%d/fd", (int)s->client);
     DIR *dir = opendir(path);
     for (struct dirent *d; dir && (d = readdir(dir)) != NULL;) {
@@ -260,8 +265,10 @@ static void test_it_has_no_rights(void **state)
     setenv("PYSPY_TEST_SECRET", "1", 1);
     serve_at(f);
     int passed_on = open("/etc/passwd", O_RDONLY); /* not close-on-exec */
-    assert_int_equal(run_upload(&f->run), 0);
+    int r = run_upload(&f->run);
     close(passed_on);
+    server_stop(&f->server);
+    assert_int_equal(r, 0);
     struct str status = str_of(f->server.status);
     static const char *const lines[] = {
         "\nCapInh:\t0000000000000000\n",
@@ -281,7 +288,6 @@ static void test_it_has_no_rights(void **state)
     assert_int_equal(f->server.stranger, '1');
     if (geteuid() == 0)
         assert_int_equal(f->server.environment, 0);
-    server_stop(&f->server);
 }
 
 /* A refused connection, and nobody's answer: its own deadline ends it. */
@@ -336,7 +342,8 @@ static void test_sigterm(void **state)
         int delay_ms, least_ms, most_ms;
     } cases[] = {{RECEIPT, 1500, 1400, 3000}, {NULL, 0, 3300, 4900}};
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        f->server = (struct server){.answer = cases[i].answer, .delay_ms = cases[i].delay_ms};
+        f->server.answer = cases[i].answer;
+        f->server.delay_ms = cases[i].delay_ms;
         f->run.cancelled = false;
         f->run.receipt = NULL;
         serve_at(f);
