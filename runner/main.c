@@ -6,6 +6,8 @@
 #include "runner/record.h"
 #include "runner/run.h"
 
+#define DESCRIPTORS 65536
+
 /* Descriptors 0 to 2 must be somebody's before anything else is opened. */
 static void open_standard(void)
 {
@@ -17,11 +19,22 @@ static void open_standard(void)
         close(fd);
 }
 
+/* The sampler holds up to three a thread. */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= DESCRIPTORS)
+        return;
+    limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv)
 {
     struct options options;
     struct err err = ERR_INIT;
     open_standard();
+    raise_descriptors();
     if (argc > 1 && record_is_command(argv[1]))
         return record_main(argc, argv);
     if (options_parse(argc, argv, &options, &err) < 0) {

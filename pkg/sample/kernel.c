@@ -39,6 +39,7 @@ struct kernel {
     size_t n, cap, descriptors;
     bool ask_all, accounts;
     bool gone;                  /* one that was asked for has ended */
+    int64_t unanswered;         /* asked for without a descriptor to ask with, at this look */
     int64_t account_base, past; /* ns; past: of threads that were hot in this account */
     struct {
         bool known, full; /* begun; the last whole one and this one so far were of one processor */
@@ -125,11 +126,16 @@ static int compare(const void *a, const void *b)
     return ((*x)->inner > (*y)->inner) - ((*x)->inner < (*y)->inner);
 }
 
-static struct kernel_thread *by_outer(struct kernel *k, size_t known, pid_t outer)
+/* They are mostly listed in the order in which they are kept. */
+static struct kernel_thread *by_outer(struct kernel *k, size_t known, pid_t outer, size_t *hint)
 {
-    for (size_t i = 0; i < known; i++)
-        if (k->threads[i]->outer == outer && !k->threads[i]->found)
+    for (size_t n = 0, i = *hint; n < known; n++, i++) {
+        i = i < known ? i : 0;
+        if (k->threads[i]->outer == outer && !k->threads[i]->found) {
+            *hint = i + 1;
             return k->threads[i];
+        }
+    }
     return NULL;
 }
 
@@ -157,7 +163,7 @@ int kernel_refresh(struct kernel *k, struct err *err)
             close(fd);
         return err_set_errno(err, e, "threads of process %d", (int)k->pid);
     }
-    size_t known = k->n, seen = 0;
+    size_t known = k->n, seen = 0, hint = 0;
     for (size_t i = 0; i < known; i++)
         k->threads[i]->found = false;
     for (struct dirent *d; seen < SAMPLE_THREADS_MAX && (d = readdir(dir)) != NULL;) {
@@ -165,7 +171,7 @@ int kernel_refresh(struct kernel *k, struct err *err)
         if (tid <= 0)
             continue;
         seen++;
-        struct kernel_thread *t = by_outer(k, known, tid);
+        struct kernel_thread *t = by_outer(k, known, tid, &hint);
         /* A descriptor that was open tells whether the number still means the same thread. */
         if (t && t->open && kernel_thread_state(t) == 0)
             t = NULL;
@@ -351,7 +357,9 @@ bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect,
         state = kernel_thread_state(t);
     } else {
         char text[128];
-        state = state_of(text, read_at(k, t->outer, "stat", text, sizeof(text)));
+        int n = read_at(k, t->outer, "stat", text, sizeof(text));
+        k->unanswered += n == -EMFILE || n == -ENFILE || n == -ENOMEM;
+        state = state_of(text, n);
     }
     k->gone = k->gone || state == 0;
     if (state == 'R') {
@@ -371,6 +379,13 @@ bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect,
         k->past += now - t->runtime_base;
     t->runtime_base = now;
     return false;
+}
+
+int64_t kernel_unanswered(struct kernel *k)
+{
+    int64_t n = k->unanswered;
+    k->unanswered = 0;
+    return n;
 }
 
 bool kernel_misses_threads(struct kernel *k)

@@ -228,9 +228,10 @@ static void list_threads(struct processes *ps, struct process *p, int64_t until)
 void processes_sweep(struct processes *ps, bool children)
 {
     int64_t until = memory_now_ms() + SWEEP_MS;
-    size_t n = ps->n, done = 0;
-    for (; done < n && memory_now_ms() < until; done++) {
-        struct process *p = ps->at[(ps->next + done) % n];
+    /* Children that are found on the way have their turn as well. */
+    for (size_t done = 0; done < ps->n && memory_now_ms() < until; done++) {
+        ps->next = ps->next < ps->n ? ps->next : 0;
+        struct process *p = ps->at[ps->next++];
         if (process_ended(p))
             p->gone = true;
         if (!p->target && !p->gone)
@@ -238,7 +239,6 @@ void processes_sweep(struct processes *ps, bool children)
         if (children && !p->gone)
             list_threads(ps, p, until);
     }
-    ps->next = n ? (ps->next + done) % n : 0;
     processes_drop_gone(ps);
 }
 

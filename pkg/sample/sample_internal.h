@@ -130,3 +130,5 @@ void kernel_end(struct kernel *k); /* after the last one */
 bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool gil);
 /* Whether one that was asked for since the last call had ended: another may stand in its place. */
 bool kernel_misses_threads(struct kernel *k);
+/* How many threads could not be asked for since the last call: no descriptors are left. */
+int64_t kernel_unanswered(struct kernel *k);

@@ -448,6 +448,7 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     t->stack.prepared = NULL;
     if (t->kernel) {
         kernel_end(t->kernel);
+        t->counts.errors += kernel_unanswered(t->kernel);
         if (kernel_misses_threads(t->kernel))
             t->refreshed_ms = 0;
     }

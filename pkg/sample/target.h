@@ -14,7 +14,7 @@
 #include "sample/memory.h"
 #include "sample/offsets.h"
 
-#define SAMPLE_THREADS_MAX      4096
+#define SAMPLE_THREADS_MAX      8192
 #define SAMPLE_INTERPRETERS_MAX 64
 #define SAMPLE_TEXT_MAX         1024        /* bytes of a name or path; longer ones are cut */
 #define SAMPLE_LOOK_MS          250         /* a look that takes longer is cut short */
