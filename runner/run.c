@@ -59,14 +59,15 @@ static void reap(struct run *run)
 {
     int status;
     pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    struct rusage usage;
+    while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
         if (pid == run->uploader.pid && !run->uploader.ended) {
             run->uploader.ended = true;
             run->uploader.status = status;
         }
         for (size_t i = 0; i < run->n_samplers; i++) {
             if (run->samplers[i].child == pid && run->samplers[i].state != SAMPLER_ENDED)
-                sampler_reaped(&run->samplers[i], status);
+                sampler_reaped(&run->samplers[i], status, usage.ru_maxrss * INT64_C(1024));
         }
     }
 }
@@ -98,6 +99,29 @@ static struct str engine_message(const struct run *run)
         arena_printf(run->arena, "process %lld: %s", (long long)s->status.pid, s->engine_message));
 }
 
+/* Of the program that runs now: ru_maxrss remembers what the container's runtime took before it. */
+static int64_t own_memory(void)
+{
+    _cleanup_(buf_finish) struct buf text = BUF_INIT(65536);
+    int64_t kib = 0;
+    buf_read_file(&text, "/proc/self/status", NULL);
+    for (struct str rest = buf_str(&text); rest.ptr;) {
+        struct str line = str_cut(&rest, '\n'), name = str_cut(&line, ':');
+        line = str_trim(line);
+        if (str_is(name, "VmHWM"))
+            str_to_i64(str_cut(&line, ' '), 0, INT64_MAX / 1024, &kib);
+    }
+    return kib * 1024;
+}
+
+int64_t run_memory(const struct run *run)
+{
+    int64_t memory = own_memory();
+    for (size_t i = 0; i < run->n_samplers; i++)
+        memory += run->samplers[i].max_memory;
+    return memory;
+}
+
 static void sum_up(const struct run *run, struct buf *out)
 {
     struct rusage own = {0}, children = {0};
@@ -105,10 +129,6 @@ static void sum_up(const struct run *run, struct buf *out)
     getrusage(RUSAGE_CHILDREN, &children);
     double cpu = seconds(&own.ru_utime) + seconds(&own.ru_stime) + seconds(&children.ru_utime) +
                  seconds(&children.ru_stime);
-    /* We and the largest child, py-spy or pyspy-upload. Their peaks need not coincide, so this is
-     * an upper bound. */
-    int64_t memory = ((int64_t)own.ru_maxrss + children.ru_maxrss) * 1024;
-
     struct process_status *processes =
         arena_array(run->arena, run->n_samplers + 1, sizeof(*processes));
     struct summary summary = {
@@ -123,7 +143,7 @@ static void sum_up(const struct run *run, struct buf *out)
         .expected = run->task.sampling.rate * run->task.sampling.duration_ms / 1000,
         .processes = {processes, run->n_samplers},
         .cpu_seconds = str_of(arena_printf(run->arena, "%.2f", cpu)),
-        .max_memory_bytes = memory,
+        .max_memory_bytes = run_memory(run),
         .receipt = run->receipt,
     };
     if (run->engine_from) {

@@ -75,6 +75,10 @@ int run_fail(struct run *run, int reason, const char *format, ...)
  * when done. */
 bool run_wait(struct run *run, bool (*done)(void *context), void *context, int64_t ms);
 
+/* Peak in bytes of what samples: this program and the py-spys that it started. They need not
+ * coincide, so this is an upper bound; what hands the results in comes later and is not in it. */
+int64_t run_memory(const struct run *run);
+
 /* The whole, from the task's text to the summary. Exit status. */
 int run_main(const struct options *options);
 

@@ -38,6 +38,7 @@ struct sampler {
     bool attached, target_exited, target_stopped, cancelled, timed_out;
     int looks_stopped; /* in a row */
     int wait_status;
+    int64_t max_memory;         /* bytes; of py-spy */
     int64_t began_ms, ended_ms; /* monotonic; of sampling */
 
     struct profile *profile;
@@ -52,8 +53,8 @@ void sampler_start(struct sampler *s, struct run *run, const struct candidate *c
                    bool own_namespace);
 /* SIGINT, which lets py-spy write its profile; SIGKILL 3 s later. */
 void sampler_cancel(struct sampler *s);
-/* py-spy was reaped. */
-void sampler_reaped(struct sampler *s, int wait_status);
+/* py-spy was reaped. max_memory: bytes. */
+void sampler_reaped(struct sampler *s, int wait_status, int64_t max_memory);
 /* Reads the profile and judges; ends the state machine's work. After SAMPLER_ENDED. */
 void sampler_collect(struct sampler *s);
 void sampler_finish(struct sampler *s);

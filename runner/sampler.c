@@ -336,9 +336,10 @@ static void continue_target(struct sampler *s)
         log_warn("py-spy left the process stopped; continued it", LOG_I("pid", s->handle.pid));
 }
 
-void sampler_reaped(struct sampler *s, int wait_status)
+void sampler_reaped(struct sampler *s, int wait_status, int64_t max_memory)
 {
     s->wait_status = wait_status;
+    s->max_memory = max_memory;
     s->ended_ms = clock_monotonic_ms(&clock_system);
     read_output(s);
     pyspy_output_end(&s->output);

@@ -295,6 +295,40 @@ static void test_several_processes(void **state)
     end_target(second);
 }
 
+static bool ended(void *context)
+{
+    return ((const struct run *)context)->uploader.ended;
+}
+
+/* tail keeps the last bytes of a pipe in memory. */
+#define TAKE_64_MIB "head -c 67108864 /dev/zero | tail -c 67108864 >/dev/null\n"
+
+static void test_memory_is_what_sampling_took(void **state)
+{
+    (void)state;
+    struct run run;
+    int64_t before, mib = 1 << 20;
+    put_script(BEGIN PROFILE SAMPLES);
+    assert_int_equal(sample(&run), 0);
+    before = run_memory(&run);
+    assert_true(before > mib);
+    /* As pyspy-upload does: another child, after all samplers. */
+    run.uploader = (struct run_child){.pid = fork()};
+    if (run.uploader.pid == 0) {
+        execl("/bin/sh", "sh", "-c", TAKE_64_MIB, NULL);
+        _exit(127);
+    }
+    assert_true(run_wait(&run, ended, &run, 60000));
+    assert_int_equal(run.uploader.status, 0);
+    assert_in_range(run_memory(&run), before, before + 32 * mib);
+    run_finish(&run);
+
+    put_script(TAKE_64_MIB BEGIN PROFILE SAMPLES);
+    assert_int_equal(sample(&run), 0);
+    assert_true(run_memory(&run) > before + 32 * mib);
+    run_finish(&run);
+}
+
 struct push {
     struct loop_timer timer;
     void (*act)(void);
@@ -407,6 +441,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_command_lines_are_scrubbed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_engines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_several_processes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_memory_is_what_sampling_took, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_happens_meanwhile, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_target_that_is_stopped_already, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reused_number, set_up, tear_down),
