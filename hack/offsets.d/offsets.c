@@ -41,6 +41,7 @@
 #define PREVIOUS         previous
 #define INSTRUCTION      prev_instr
 #define IN_OWNER         offsetof(FRAME, owner)
+#define IN_GENERATOR     0
 #define FRAME_HEAD       offsetof(FRAME, localsplus)
 #define IN_QUALNAME      offsetof(PyCodeObject, co_qualname)
 #define IN_CODE_BYTES    offsetof(PyCodeObject, co_code_adaptive)
@@ -56,6 +57,7 @@
 #define PREVIOUS               f_back
 #define INSTRUCTION            f_lasti
 #define IN_OWNER               0
+#define IN_GENERATOR           offsetof(PyFrameObject, f_gen)
 #define FRAME_HEAD             (offsetof(PyFrameObject, f_lasti) + sizeof(int))
 #define IN_QUALNAME            0
 #define IN_CODE_BYTES          0
@@ -92,6 +94,7 @@ FIELD(frame_previous, offsetof(FRAME, PREVIOUS))
 FIELD(frame_code, offsetof(FRAME, f_code))
 FIELD(frame_instruction, offsetof(FRAME, INSTRUCTION))
 FIELD(frame_owner, IN_OWNER)
+FIELD(frame_generator, IN_GENERATOR)
 FIELD(frame_head, FRAME_HEAD)
 FIELD(code_file, offsetof(PyCodeObject, co_filename))
 FIELD(code_name, offsetof(PyCodeObject, co_name))

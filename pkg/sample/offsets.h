@@ -33,6 +33,7 @@ struct python_offsets {
     uint32_t frame_code;
     uint32_t frame_instruction; /* pointer; with frames that are objects: index (int) */
     uint32_t frame_owner;       /* one byte; 0: none */
+    uint32_t frame_generator;   /* pointer to the generator whose frame it is; 0: frame_owner */
     uint32_t frame_head;        /* bytes that hold all of the above */
     uint32_t code_file;
     uint32_t code_name;

@@ -74,7 +74,8 @@ struct stack_memory {
     size_t n_objects, cap_objects;
     struct code_set codes;
     uint64_t cframe;
-    uint64_t root; /* the outermost frame; 0: none */
+    uint64_t root;  /* the outermost frame; 0: none */
+    unsigned alone; /* looks in a row that saw only a suspended generator's */
 };
 void stack_memory_finish(struct stack_memory *m);
 
@@ -96,7 +97,8 @@ struct stack_reader {
     const struct stack_memory *prepared; /* whose copy the batch's next reading makes */
     struct raw_frame frames[STACK_DEPTH_MAX];
     size_t depth;
-    bool cut; /* deeper than the maximum */
+    bool cut;       /* deeper than the maximum */
+    bool suspended; /* the outermost frame is a generator's without a caller */
 };
 void stack_reader_finish(struct stack_reader *r);
 /* Adds to r->batch what the next stack_read() of this thread begins with, so that it comes along

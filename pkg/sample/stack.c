@@ -8,15 +8,17 @@
 #include "base/alloc.h"
 #include "sample/sample_internal.h"
 
-#define ATTEMPTS   24
-#define ROOT_SEEN  8          /* times in a row */
-#define PATIENCE   8          /* attempts after which less than two whole copies will do */
-#define SLACK      1024       /* bytes behind the last frame seen that are read as well */
-#define CHUNK_MAX  (1u << 20) /* bytes of one piece of the data stack */
-#define COPY_MAX   (8u << 20)
-#define OWNER_SHIM 3           /* this and above: no Python code */
-#define SPARE      32          /* frames of earlier looks that are kept in view */
-#define TAGS       UINT64_C(3) /* of references, from 3.14 on */
+#define ATTEMPTS        24
+#define ROOT_SEEN       8          /* times in a row */
+#define ALONE_LOOKS     8          /* in a row */
+#define PATIENCE        8          /* attempts after which less than two whole copies will do */
+#define SLACK           1024       /* bytes behind the last frame seen that are read as well */
+#define CHUNK_MAX       (1u << 20) /* bytes of one piece of the data stack */
+#define COPY_MAX        (8u << 20)
+#define OWNER_GENERATOR 1
+#define OWNER_SHIM      3           /* this and above: no Python code */
+#define SPARE           32          /* frames of earlier looks that are kept in view */
+#define TAGS            UINT64_C(3) /* of references, from 3.14 on */
 
 void stack_memory_finish(struct stack_memory *m)
 {
@@ -281,6 +283,9 @@ static int add_raw(struct stack_reader *r, uint64_t address, const uint8_t *byte
         memcpy(&index, bytes + o->frame_instruction, sizeof(index));
         f.instruction = (uint64_t)(int64_t)index;
     }
+    bool generator = o->frame_owner ? bytes[o->frame_owner] == OWNER_GENERATOR
+                                    : get64(bytes + o->frame_generator) != 0;
+    r->suspended = generator && !get64(bytes + o->frame_previous);
     r->cut = r->depth == STACK_DEPTH_MAX;
     if (!r->cut)
         r->frames[r->depth++] = f;
@@ -415,6 +420,20 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     return e < 0 || last < 0 || now != r->cells.first ? AGAIN : 0;
 }
 
+/* A generator's frame is linked to its caller only while it runs. Caught between two runs, or on
+ * the way there by a processor that does something else now, the stack seems to begin with it. This
+ * counts as torn until look after look says the same: below 3.12, one that a thread's C code runs
+ * first of all has no caller either. From 3.12 on that is a shim. */
+static bool is_alone(const struct stack_reader *r, struct stack_memory *m)
+{
+    if (!r->depth || !r->suspended || !m->root)
+        return false;
+    if (++m->alone < ALONE_LOOKS)
+        return true;
+    m->root = 0;
+    return false;
+}
+
 int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
@@ -426,19 +445,22 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
         result = e == AGAIN ? -EAGAIN : e;
         if (result < 0)
             continue;
-        /* A frame is linked to its caller only while it runs: caught between two runs, the stack
-         * seems to begin with it. So another beginning than last time's must show several times in
-         * a row. */
         uint64_t root = r->depth ? r->frames[r->depth - 1].address : 0;
-        if (root == m->root)
-            return 0;
-        seen = root == candidate ? seen + 1 : 1;
-        candidate = root;
-        if (seen == ROOT_SEEN) {
-            m->root = root;
-            return 0;
+        if (root != m->root || (r->depth && r->suspended)) {
+            /* Another beginning than last time's must show several times in a row. */
+            seen = root == candidate ? seen + 1 : 1;
+            candidate = root;
+            result = -EAGAIN;
+            if (seen < ROOT_SEEN)
+                continue;
+            if (is_alone(r, m))
+                return result;
         }
-        result = -EAGAIN;
+        if (!r->depth || !r->suspended) {
+            m->root = root;
+            m->alone = 0;
+        }
+        return 0;
     }
     return result;
 }

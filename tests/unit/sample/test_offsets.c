@@ -138,6 +138,8 @@ static void test_table(void **state)
         assert_int_equal(o->interpreter_gil != 0, minor >= 12);
         assert_int_equal(o->thread_frame == 0, minor >= 11);
         assert_int_equal(o->code_qualname != 0, minor >= 11);
+        assert_int_equal(o->frame_owner == 0, minor < 11);
+        assert_int_equal(o->frame_generator == 0, minor >= 11);
     }
     assert_null(offsets_find(7));
     assert_null(offsets_find(13));

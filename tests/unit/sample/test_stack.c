@@ -1,0 +1,162 @@
+/* Stacks that change between two readings: memory made by hand, and a generator's frame in it that
+ * is linked to its caller at some readings only. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "sample/sample_internal.h"
+
+#define THREAD    0x10000
+#define GENERATOR 0x20000
+#define CALLER    0x30000
+#define SIZE      1024
+
+/* Three pieces of memory, and when the generator is linked. */
+struct world {
+    struct memory_reader reader;
+    const struct python_offsets *offsets;
+    uint8_t thread[SIZE], generator[SIZE], caller[SIZE];
+    size_t readings;
+    size_t suspended_for;   /* readings at first */
+    size_t suspended_every; /* then at all but each n-th; 0: never again */
+};
+
+static void put64(uint8_t *p, uint64_t v)
+{
+    memcpy(p, &v, sizeof(v));
+}
+
+static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
+                          const struct iovec *remote, size_t n)
+{
+    struct world *w = CONTAINER_OF(self, struct world, reader);
+    size_t at = w->readings++;
+    bool suspended = at < w->suspended_for || (w->suspended_every && at % w->suspended_every != 0);
+    put64(w->generator + w->offsets->frame_previous, suspended ? 0 : CALLER);
+    ssize_t done = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t address = (uint64_t)(uintptr_t)remote[i].iov_base;
+        uint8_t *const pieces[] = {w->thread, w->generator, w->caller};
+        size_t piece = (size_t)(address >> 16) - 1, from = (size_t)(address & 0xffff);
+        if (piece >= ARRAY_SIZE(pieces) || from + local[i].iov_len > SIZE)
+            return done ? done : -EFAULT;
+        memcpy(local[i].iov_base, pieces[piece] + from, local[i].iov_len);
+        done += (ssize_t)local[i].iov_len;
+    }
+    return done;
+}
+
+static struct world world_of(unsigned minor)
+{
+    struct world w = {.reader = {.read = world_read}, .offsets = offsets_find(minor)};
+    const struct python_offsets *o = w.offsets;
+    if (o->thread_cframe) {
+        /* The cell is the thread's own, some way behind. */
+        put64(w.thread + o->thread_cframe, THREAD + 512);
+        put64(w.thread + 512 + o->cframe_frame, GENERATOR);
+        w.generator[o->frame_owner] = 1;
+    } else {
+        put64(w.thread + o->thread_frame, GENERATOR);
+        put64(w.generator + o->frame_generator, 0x40000);
+    }
+    put64(w.generator + o->frame_code, 1);
+    put64(w.caller + o->frame_code, 2);
+    return w;
+}
+
+static struct stack_reader reader;
+
+/* The depth of the stack; -errno when there is none. */
+static int look(struct world *w, struct stack_memory *m)
+{
+    reader.reader = &w->reader;
+    reader.offsets = w->offsets;
+    int e = stack_read(&reader, m, THREAD);
+    return e < 0 ? e : (int)reader.depth;
+}
+
+static const unsigned minors[] = {8, 9, 10, 11, 12};
+
+/* However often it is caught so: the right stack, or none. */
+static void test_generator_between_two_runs(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(minors); i++) {
+        for (size_t n = 0; n < 60; n++) {
+            struct world w = world_of(minors[i]);
+            _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+            assert_int_equal(look(&w, &m), 2);
+            w.readings = 0;
+            w.suspended_for = n;
+            int depth = look(&w, &m);
+            assert_true(depth == 2 || (depth == -EAGAIN && n >= 8));
+            w.suspended_for = 0;
+            assert_int_equal(look(&w, &m), 2);
+            assert_int_equal(reader.frames[1].address, CALLER);
+        }
+    }
+}
+
+static void test_generator_mostly_between(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(minors); i++) {
+        struct world w = world_of(minors[i]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        assert_int_equal(look(&w, &m), 2);
+        w.suspended_every = 3;
+        for (int k = 0; k < 50; k++)
+            assert_int_equal(look(&w, &m), 2);
+    }
+}
+
+/* One that C code runs has no caller: at once where nothing else was seen, later where it was. */
+static void test_generator_without_a_caller(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(minors); i++) {
+        struct world w = world_of(minors[i]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        w.suspended_for = SIZE_MAX;
+        for (int k = 0; k < 3; k++)
+            assert_int_equal(look(&w, &m), 1);
+        w.suspended_for = 0;
+        assert_int_equal(look(&w, &m), 2);
+        w.suspended_for = SIZE_MAX;
+        int torn = 0;
+        while (look(&w, &m) == -EAGAIN && torn < 100)
+            torn++;
+        assert_in_range(torn, 5, 20);
+        assert_int_equal(look(&w, &m), 1);
+    }
+}
+
+/* From 3.12 on, what C code runs is linked to a shim: nothing to wait for. */
+static void test_generator_above_a_shim(void **state)
+{
+    (void)state;
+    struct world w = world_of(12);
+    _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+    assert_int_equal(look(&w, &m), 2);
+    w.caller[w.offsets->frame_owner] = 3;
+    assert_int_equal(look(&w, &m), 1);
+    assert_int_equal(reader.frames[0].address, GENERATOR);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_generator_between_two_runs),
+        cmocka_unit_test(test_generator_mostly_between),
+        cmocka_unit_test(test_generator_without_a_caller),
+        cmocka_unit_test(test_generator_above_a_shim),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    stack_reader_finish(&reader);
+    return failed;
+}
