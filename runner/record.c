@@ -54,6 +54,8 @@ static void help(void)
         "  -s, --subprocesses     children as well\n"
         "  -t, --threads          each thread apart\n"
         "  -F, --function         by function, not by line\n"
+        "  -a, --async-tasks      record, dump: the running task of asyncio as a frame (Python "
+        "3.12, 3.13)\n"
         "  -q, --quiet            no progress");
 }
 
@@ -101,19 +103,13 @@ static int format_index(const char *name, struct err *err)
 static int parse(int argc, char *const *argv, struct arguments *a, struct err *err)
 {
     static const struct option names[] = {
-        {"pid", required_argument, NULL, 'p'},
-        {"duration", required_argument, NULL, 'd'},
-        {"rate", required_argument, NULL, 'r'},
-        {"output", required_argument, NULL, 'o'},
-        {"gil", no_argument, NULL, 'g'},
-        {"format", required_argument, NULL, 'f'},
-        {"idle", no_argument, NULL, 'i'},
-        {"subprocesses", no_argument, NULL, 's'},
-        {"threads", no_argument, NULL, 't'},
-        {"function", no_argument, NULL, 'F'},
-        {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"pid", required_argument, NULL, 'p'},   {"duration", required_argument, NULL, 'd'},
+        {"rate", required_argument, NULL, 'r'},  {"output", required_argument, NULL, 'o'},
+        {"gil", no_argument, NULL, 'g'},         {"format", required_argument, NULL, 'f'},
+        {"idle", no_argument, NULL, 'i'},        {"subprocesses", no_argument, NULL, 's'},
+        {"threads", no_argument, NULL, 't'},     {"function", no_argument, NULL, 'F'},
+        {"async-tasks", no_argument, NULL, 'a'}, {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
     };
     *a = (struct arguments){.command = argv[1],
                             .options = {.rate = 100, .duration_ms = 30000, .command_lines = true}};
@@ -121,7 +117,8 @@ static int parse(int argc, char *const *argv, struct arguments *a, struct err *e
     int r = 0;
     opterr = 0;
     optind = 2;
-    for (int c; r == 0 && (c = getopt_long(argc, argv, ":p:d:r:o:f:gistFqh", names, NULL)) != -1;) {
+    for (int c;
+         r == 0 && (c = getopt_long(argc, argv, ":p:d:r:o:f:gistFaqh", names, NULL)) != -1;) {
         switch (c) {
         case 'p':
             r = number(optarg, 1, INT32_MAX, "--pid", &a->pid, err);
@@ -152,6 +149,9 @@ static int parse(int argc, char *const *argv, struct arguments *a, struct err *e
             break;
         case 'F':
             a->options.functions = true;
+            break;
+        case 'a':
+            a->options.async_tasks = true;
             break;
         case 'q':
             a->quiet = true;
@@ -306,12 +306,17 @@ static void print_stack(void *context, const struct sample_thread *t)
         printf(" (");
         print_text(f->file);
         printf(":%lld)\n", (long long)f->line);
+        if (t->task.len && i == t->task_at) {
+            printf("    task ");
+            print_text(t->task);
+            putchar('\n');
+        }
     }
 }
 
 static int dump(int proc, const struct arguments *a, struct err *err)
 {
-    struct sample_options options = {.idle = true, .names = true};
+    struct sample_options options = {.idle = true, .names = true, .tasks = a->options.async_tasks};
     _cleanup_(target_closep) struct target *t = NULL;
     int r = target_open(proc, (pid_t)a->pid, &options, &t, err);
     if (r < 0)

@@ -165,61 +165,6 @@ static bool same(const struct identity *a, const struct identity *b)
            a->lines == b->lines && a->first_line == b->first_line;
 }
 
-static void put_utf8(struct buf *out, uint32_t code)
-{
-    if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
-        code = 0xfffd;
-    if (code < 0x80) {
-        buf_append_char(out, (char)code);
-    } else if (code < 0x800) {
-        buf_append_char(out, (char)(0xc0 | code >> 6));
-        buf_append_char(out, (char)(0x80 | (code & 63)));
-    } else if (code < 0x10000) {
-        buf_append_char(out, (char)(0xe0 | code >> 12));
-        buf_append_char(out, (char)(0x80 | (code >> 6 & 63)));
-        buf_append_char(out, (char)(0x80 | (code & 63)));
-    } else {
-        buf_append_char(out, (char)(0xf0 | code >> 18));
-        buf_append_char(out, (char)(0x80 | (code >> 12 & 63)));
-        buf_append_char(out, (char)(0x80 | (code >> 6 & 63)));
-        buf_append_char(out, (char)(0x80 | (code & 63)));
-    }
-}
-
-/* A str object as UTF-8. NULL: it is none. */
-static char *read_text(struct codes *c, uint64_t address)
-{
-    const struct python_offsets *o = c->offsets;
-    uint8_t head[256], bytes[SAMPLE_TEXT_MAX];
-    if (memory_read(c->reader, address, head, o->text_ascii) < 0)
-        return NULL;
-    uint64_t length = get64(head + o->text_length);
-    uint32_t state;
-    memcpy(&state, head + o->text_state, sizeof(state));
-    /* Bits: interned 2, kind 3, compact 1, ascii 1. */
-    unsigned kind = state >> 2 & 7;
-    bool compact = state & 32, ascii = state & 64;
-    if ((kind != 1 && kind != 2 && kind != 4) || (ascii && kind != 1) || length > CODE_MAX)
-        return NULL;
-    uint64_t at = address + (ascii ? o->text_ascii : o->text_compact);
-    /* An object of a subclass of str points to its characters. */
-    if (!compact && memory_read(c->reader, address + o->text_compact, &at, sizeof(at)) < 0)
-        return NULL;
-    size_t n = length > SAMPLE_TEXT_MAX / kind ? SAMPLE_TEXT_MAX / kind : (size_t)length;
-    if (n && memory_read(c->reader, at, bytes, n * kind) < 0)
-        return NULL;
-    _cleanup_(buf_finish) struct buf out = BUF_INIT(SAMPLE_TEXT_MAX * 4);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t code = bytes[i * kind];
-        if (kind > 1)
-            code |= (uint32_t)bytes[i * kind + 1] << 8;
-        if (kind > 2)
-            code |= (uint32_t)bytes[i * kind + 2] << 16 | (uint32_t)bytes[i * kind + 3] << 24;
-        put_utf8(&out, code ? code : 0xfffd);
-    }
-    return buf_take(&out);
-}
-
 static int read_table(struct codes *c, uint64_t address, uint8_t **ret, size_t *ret_len)
 {
     const struct python_offsets *o = c->offsets;
@@ -244,8 +189,8 @@ static int load(struct codes *c, struct code *k, const uint8_t *head)
     forget(c, k);
     if ((c->code_type && id.type != c->code_type) || id.first_line < 0 || id.size > CODE_MAX)
         return -1;
-    _cleanup_(freep) char *function = read_text(c, id.name);
-    _cleanup_(freep) char *file = function ? read_text(c, id.file) : NULL;
+    _cleanup_(freep) char *function = text_read(c->reader, c->offsets, id.name);
+    _cleanup_(freep) char *file = function ? text_read(c->reader, c->offsets, id.file) : NULL;
     _cleanup_(freep) uint8_t *table = NULL;
     size_t len = 0;
     if (!file || read_table(c, id.lines, &table, &len) < 0)

@@ -17,7 +17,7 @@
 #define ROUND_NS  NS     /* for one look at all processes */
 #define REST      9      /* times as long as it took rests what takes all the time that it may */
 #define ORDER_MAX 300000 /* samples whose order is kept */
-#define ROOTS_MAX 2      /* frames below the stack's own: process, thread */
+#define ROOTS_MAX 3      /* frames beside the stack's own: process, thread, task */
 
 /* A thread in the profile. */
 struct label {
@@ -37,6 +37,7 @@ struct record {
     struct arena *arena; /* of labels */
     struct map *labels;
     struct label others;
+    struct map *tasks; /* names seen; NULL: not wanted */
     size_t process_frames;
     uint32_t frames[STACK_DEPTH_MAX + ROOTS_MAX];
 };
@@ -101,6 +102,29 @@ static int add_frame(struct record *r, struct sample_frame *f, uint32_t *ret)
     return 0;
 }
 
+/* "Task-" and digits: numbered by asyncio. */
+static bool is_numbered(struct str name)
+{
+    static const struct str prefix = {"Task-", 5};
+    int64_t number;
+    return str_starts_with(name, prefix) &&
+           str_to_i64(str_sub(name, prefix.len, name.len), 0, INT64_MAX, &number) == 0;
+}
+
+static int task_frame(struct record *r, struct str name, uint32_t *ret)
+{
+    if (is_numbered(name))
+        name = STR("Task-*");
+    else if (!map_get(r->tasks, name) && map_size(r->tasks) == RECORD_TASKS_MAX)
+        name = STR("(other)");
+    else
+        map_set(r->tasks, name, r);
+    _cleanup_(buf_finish) struct buf text = BUF_INIT(SAMPLE_TEXT_MAX * 4);
+    buf_appendf(&text, "task %.*s", STR_ARG(name));
+    return profile_add_frame(r->profile, &(struct profile_frame){.function = buf_str(&text)}, ret,
+                             NULL);
+}
+
 static int add_label(struct record *r, struct str text, struct str root, struct label *ret)
 {
     int e = profile_add_thread(r->profile, text, &ret->thread, NULL);
@@ -148,8 +172,12 @@ static void on_stack(void *context, const struct sample_thread *t)
         e = process_frame(r, r->now, &r->frames[n++]);
     if (e == 0 && r->options.threads)
         r->frames[n++] = label->frame;
-    for (size_t i = t->depth; e == 0 && i-- > 0;)
-        e = add_frame(r, t->frames[i], &r->frames[n++]);
+    for (size_t i = t->depth; e == 0 && i-- > 0;) {
+        if (t->task.len && i == t->task_at)
+            e = task_frame(r, t->task, &r->frames[n++]);
+        if (e == 0)
+            e = add_frame(r, t->frames[i], &r->frames[n++]);
+    }
     if (e == 0)
         e = profile_add_sample(r->profile, label->thread, r->frames, n, 1, NULL);
     if (e < 0)
@@ -169,8 +197,11 @@ static struct record *new_record(const struct record_options *options, struct pr
     r->labels = map_create();
     r->others.thread = SAMPLE_NO_ID;
     random_seed(&r->random, options->seed ? options->seed : random_u64(&random_system));
-    r->processes.options =
-        (struct sample_options){.gil = options->gil, .idle = options->idle, .names = true};
+    r->tasks = options->async_tasks ? map_create() : NULL;
+    r->processes.options = (struct sample_options){.gil = options->gil,
+                                                   .idle = options->idle,
+                                                   .names = true,
+                                                   .tasks = options->async_tasks};
     return r;
 }
 
@@ -208,6 +239,7 @@ void record_destroy(struct record *r)
         return;
     processes_finish(&r->processes);
     map_destroy(r->labels);
+    map_destroy(r->tasks);
     arena_destroy(r->arena);
     free(r);
 }

@@ -12,6 +12,10 @@
 
 #define RECORD_PROCESSES_MAX 256  /* followed at once */
 #define RECORD_APART_MAX     1000 /* threads, and processes, told apart; more are put together */
+/* Different names of tasks in one profile; those beyond share "task (other)". Tasks without a name
+ * of their own share "task Task-*" from the first on: they are numbered, so that a long run would
+ * hold nothing but stacks seen once. */
+#define RECORD_TASKS_MAX 256
 
 /* Time through a seam, so that a test can live through a day in a minute. */
 struct record_time {
@@ -26,6 +30,7 @@ struct record_options {
     bool subprocesses;
     bool threads;                    /* a root frame for each thread */
     bool functions;                  /* each with the line where it begins */
+    bool async_tasks;                /* a frame for the running task of asyncio, where it is shown */
     bool command_lines;              /* in the root frames of processes; they may hold secrets */
     void (*progress)(void *context); /* about every 100 ms; NULL: none */
     void *context;

@@ -31,6 +31,21 @@ struct program {
 int program_read(int proc, pid_t pid, struct program *ret, struct err *err);
 bool program_same(const struct program *a, const struct program *b);
 
+/* Characters of a str object. */
+struct text_shape {
+    size_t at, bytes; /* from the object's beginning */
+    unsigned kind;    /* bytes of one: 1, 2 or 4 */
+    bool apart;       /* at `at` lies their address: an object of a subclass */
+};
+/* From its first offsets->text_ascii bytes. At most max_bytes of it. 0, or -1: it is none. */
+int text_shape(const struct python_offsets *offsets, const uint8_t *head, size_t max_bytes,
+               struct text_shape *ret);
+/* As UTF-8, NUL replaced. */
+void text_decode(const struct text_shape *shape, const uint8_t *bytes, struct buf *out);
+/* The object at `address`, at most SAMPLE_TEXT_MAX bytes of it. NULL: it is none. */
+char *text_read(struct memory_reader *reader, const struct python_offsets *offsets,
+                uint64_t address);
+
 /* Code objects by address. What is kept of one is checked against the object each time that it is
  * used, because another one may have got its place. */
 struct codes;
@@ -107,6 +122,36 @@ bool stack_prepare(struct stack_reader *r, struct stack_memory *m, uint64_t thre
 /* Reads the frames of the thread state at `thread` into r->frames, innermost first. 0, or -errno:
  * -EAGAIN: it kept changing while it was read. -EFAULT: pointers that lead nowhere. */
 int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
+
+/* Where 3.12 and 3.13 keep the running tasks of asyncio: a dictionary from loops to tasks in the
+ * state of the module _asyncio. Made by hack/offsets. */
+struct async_offsets {
+    uint32_t minor;
+    uint32_t task_coro, task_name;
+    uint32_t coro_frame; /* the frame, which is in the object */
+    uint32_t type_name, type_base;
+    uint32_t int_tag, int_digits;
+    uint32_t interpreter_modules;
+    uint32_t module_state;
+    uint32_t state_task_type, state_current;
+    uint32_t dict_keys;
+    uint32_t keys_index_bytes, keys_kind, keys_entries, keys_head;
+};
+extern const struct async_offsets async_table[];
+extern const size_t async_table_len;
+
+/* The asyncio task that a thread runs: a living task whose coroutine's own frame is in the stack,
+ * before and after the stack was read. What does not check out is no task. */
+struct async;
+/* NULL: this version does not show tasks. */
+struct async *async_create(struct memory_reader *reader, const struct python_offsets *offsets);
+void async_destroy(struct async *a); /* NULL is fine */
+/* Before the stack of a thread of this interpreter is read. */
+void async_begin(struct async *a, uint64_t interpreter);
+/* After. The task's name, "Task-7" where it was given none, and the index of the frame that it
+ * begins with; false: no task. The name lives until async_begin(). */
+bool async_end(struct async *a, const struct raw_frame *frames, size_t n, struct str *ret_name,
+               size_t *ret_at);
 
 /* Threads as the kernel knows them. */
 struct kernel;

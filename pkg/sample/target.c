@@ -43,6 +43,7 @@ struct target {
     struct symbols symbols;
     struct kernel *kernel; /* NULL: an image, in which everything runs */
     struct codes *codes;
+    struct async *async; /* NULL: not wanted, or not in this version */
     struct stack_reader stack;
     struct interpreter interpreters[SAMPLE_INTERPRETERS_MAX];
     size_t n_interpreters;
@@ -355,10 +356,17 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
                         target_fn *fn, void *context)
 {
     int e = -EAGAIN;
+    struct str task = STR("");
+    size_t task_at = 0;
     /* A code object that is not one now may be the trace of a change; so once more. */
     for (int attempt = 0; attempt < 3 && e < 0 && e != -ETIME; attempt++) {
         t->counts.retries += attempt > 0;
+        if (t->async)
+            async_begin(t->async, t->interpreters[thread->interpreter].address);
         e = read_stack(t, thread);
+        if (e == 0 && t->async &&
+            !async_end(t->async, t->stack.frames, t->stack.depth, &task, &task_at))
+            task = STR("");
         if (e == 0 && codes_resolve(t->codes, t->stack.frames, t->stack.depth, memory_share(t) / 4,
                                     &thread->memory.codes, t->stack.copy + t->stack.codes,
                                     t->stack.n_codes, t->frames) < 0)
@@ -377,6 +385,8 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
         .gil = gil,
         .frames = t->frames,
         .depth = t->stack.depth,
+        .task = task,
+        .task_at = task_at,
     };
     if (thread->kernel && t->options.names)
         sample.name = kernel_thread_name(t->kernel, thread->kernel);
@@ -408,7 +418,8 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
 {
     bool same;
     t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;
-    int e = look_at_heads(t, t->expected, &same);
+    /* A task is read around its stack. */
+    int e = look_at_heads(t, t->async ? NULL : t->expected, &same);
     if (e == 0 && (!same || now_ms() - t->refreshed_ms >= REFRESH_MS)) {
         e = refresh(t);
         if (e == 0 || t->n_threads)
@@ -489,6 +500,8 @@ static void start(struct target *t)
     t->codes = codes_create(t->reader, &t->offsets, t->symbols.code_type);
     t->stack.reader = t->reader;
     t->stack.offsets = &t->offsets;
+    if (t->options.tasks)
+        t->async = async_create(t->reader, &t->offsets);
     if (t->options.shared)
         t->options.shared->targets++;
 }
@@ -606,6 +619,7 @@ void target_close(struct target *t)
     free(t->threads);
     kernel_destroy(t->kernel);
     codes_destroy(t->codes);
+    async_destroy(t->async);
     stack_reader_finish(&t->stack);
     free(t);
 }

@@ -34,6 +34,9 @@ struct sample_thread {
     bool running, gil;                  /* runs or waits for a core; holds the interpreter's lock */
     struct sample_frame *const *frames; /* innermost first */
     size_t depth;
+    struct str
+        task; /* asyncio's, if asked for: "Task-7" where it has no name; "" none, or unknown */
+    size_t task_at; /* the frame of its coroutine, outside of which is only what runs tasks */
 };
 
 /* Targets that are sampled together share what bounds memory. */
@@ -45,6 +48,7 @@ struct sample_options {
     bool gil;   /* only who holds the lock */
     bool idle;  /* who sleeps as well */
     bool names; /* fill sample_thread.name */
+    bool tasks; /* fill sample_thread.task */
     bool hurry; /* opening does not wait for an interpreter that is just starting */
     struct sample_shared *shared; /* outlives the targets; NULL: alone */
 };

@@ -1,0 +1,57 @@
+/* Compiled by hack/offsets against the headers of CPython 3.12 or 3.13; never run. Each FIELD
+ * becomes four bytes of the section .offsets, in the order in which they stand here. */
+#include <Python.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <internal/pycore_dict.h>
+#include <internal/pycore_interp.h>
+#include <internal/pycore_moduleobject.h>
+
+#define MINOR (PY_MINOR_VERSION)
+#if MINOR != 12 && MINOR != 13
+#error "earlier ones are not looked at, later ones keep the task elsewhere"
+#endif
+
+#define FIELD(name, value)                                                                         \
+    __attribute__((section(".offsets"), used)) static const uint32_t name = (uint32_t)(value);
+
+/* Objects and state of the module _asyncio are in none of the headers. What follows has the members
+ * in the order of Modules/_asynciomodule.c, as far as they are needed. */
+struct task {
+    PyObject_HEAD PyObject *loop, *callback0, *context0, *callbacks, *exception, *exception_tb,
+        *result, *source_tb, *cancel_msg;
+#if MINOR >= 13
+    PyObject *cancelled_exc;
+    int state;
+    unsigned flags;
+    int num_cancels_requested;
+#else
+    int state, log_tb, blocking;
+    PyObject *dict, *weakreflist, *cancelled_exc;
+#endif
+    PyObject *fut_waiter, *coro, *name;
+};
+
+struct state {
+    PyTypeObject *future_iter_type, *task_step_type, *future_type, *task_type;
+    PyObject *asyncio, *context_keyword, *current_tasks;
+};
+
+FIELD(minor, MINOR)
+FIELD(task_coro, offsetof(struct task, coro))
+FIELD(task_name, offsetof(struct task, name))
+FIELD(coro_frame, offsetof(PyCoroObject, cr_iframe))
+FIELD(type_name, offsetof(PyTypeObject, tp_name))
+FIELD(type_base, offsetof(PyTypeObject, tp_base))
+FIELD(int_tag, offsetof(PyLongObject, long_value.lv_tag))
+FIELD(int_digits, offsetof(PyLongObject, long_value.ob_digit))
+FIELD(interpreter_modules, offsetof(PyInterpreterState, imports.modules))
+FIELD(module_state, offsetof(PyModuleObject, md_state))
+FIELD(state_task_type, offsetof(struct state, task_type))
+FIELD(state_current, offsetof(struct state, current_tasks))
+FIELD(dict_keys, offsetof(PyDictObject, ma_keys))
+FIELD(keys_index_bytes, offsetof(struct _dictkeysobject, dk_log2_index_bytes))
+FIELD(keys_kind, offsetof(struct _dictkeysobject, dk_kind))
+FIELD(keys_entries, offsetof(struct _dictkeysobject, dk_nentries))
+FIELD(keys_head, offsetof(struct _dictkeysobject, dk_indices))

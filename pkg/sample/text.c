@@ -1,0 +1,74 @@
+#include "base/alloc.h"
+#include "sample/sample_internal.h"
+
+#define LENGTH_MAX (64u << 20) /* what is longer is no name */
+
+static void put_utf8(struct buf *out, uint32_t code)
+{
+    if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+        code = 0xfffd;
+    if (code < 0x80) {
+        buf_append_char(out, (char)code);
+    } else if (code < 0x800) {
+        buf_append_char(out, (char)(0xc0 | code >> 6));
+        buf_append_char(out, (char)(0x80 | (code & 63)));
+    } else if (code < 0x10000) {
+        buf_append_char(out, (char)(0xe0 | code >> 12));
+        buf_append_char(out, (char)(0x80 | (code >> 6 & 63)));
+        buf_append_char(out, (char)(0x80 | (code & 63)));
+    } else {
+        buf_append_char(out, (char)(0xf0 | code >> 18));
+        buf_append_char(out, (char)(0x80 | (code >> 12 & 63)));
+        buf_append_char(out, (char)(0x80 | (code >> 6 & 63)));
+        buf_append_char(out, (char)(0x80 | (code & 63)));
+    }
+}
+
+int text_shape(const struct python_offsets *o, const uint8_t *head, size_t max_bytes,
+               struct text_shape *ret)
+{
+    uint64_t length;
+    uint32_t state;
+    memcpy(&length, head + o->text_length, sizeof(length));
+    memcpy(&state, head + o->text_state, sizeof(state));
+    /* Bits: interned 2, kind 3, compact 1, ascii 1. */
+    unsigned kind = state >> 2 & 7;
+    bool compact = state & 32, ascii = state & 64;
+    if ((kind != 1 && kind != 2 && kind != 4) || (ascii && kind != 1) || length > LENGTH_MAX)
+        return -1;
+    size_t n = length > max_bytes / kind ? max_bytes / kind : (size_t)length;
+    *ret = (struct text_shape){.at = compact && ascii ? o->text_ascii : o->text_compact,
+                               .bytes = n * kind,
+                               .kind = kind,
+                               .apart = !compact};
+    return 0;
+}
+
+void text_decode(const struct text_shape *shape, const uint8_t *bytes, struct buf *out)
+{
+    for (size_t i = 0; i < shape->bytes; i += shape->kind) {
+        uint32_t code = bytes[i];
+        if (shape->kind > 1)
+            code |= (uint32_t)bytes[i + 1] << 8;
+        if (shape->kind > 2)
+            code |= (uint32_t)bytes[i + 2] << 16 | (uint32_t)bytes[i + 3] << 24;
+        put_utf8(out, code ? code : 0xfffd);
+    }
+}
+
+char *text_read(struct memory_reader *reader, const struct python_offsets *o, uint64_t address)
+{
+    uint8_t head[256], bytes[SAMPLE_TEXT_MAX];
+    struct text_shape shape;
+    if (memory_read(reader, address, head, o->text_ascii) < 0 ||
+        text_shape(o, head, sizeof(bytes), &shape) < 0)
+        return NULL;
+    uint64_t at = address + shape.at;
+    if (shape.apart && memory_read(reader, at, &at, sizeof(at)) < 0)
+        return NULL;
+    if (shape.bytes && memory_read(reader, at, bytes, shape.bytes) < 0)
+        return NULL;
+    _cleanup_(buf_finish) struct buf out = BUF_INIT(SAMPLE_TEXT_MAX * 4);
+    text_decode(&shape, bytes, &out);
+    return buf_take(&out);
+}

@@ -1,0 +1,367 @@
+/* Real interpreters that show which asyncio task runs: CPython 3.12 and 3.13, where the machine has
+ * them. In every program a task's name and the function that it runs belong together. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "sample/record.h"
+
+#define PYTHONS_MAX 16
+
+static char *pythons[PYTHONS_MAX];
+static size_t n_pythons;
+static int proc = -1;
+
+/* Runs the program and waits until it has said "ready". */
+static pid_t start(const char *python, const char *program)
+{
+    int fds[2];
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(fds[1], STDOUT_FILENO);
+        unsetenv("LD_PRELOAD");
+        execl(python, "python3", "-c", program, NULL);
+        _exit(127);
+    }
+    close(fds[1]);
+    char c = 0;
+    while (c != '\n' && read(fds[0], &c, 1) == 1)
+        ;
+    close(fds[0]);
+    if (c != '\n')
+        fail_msg("%s did not get ready", python);
+    return pid;
+}
+
+static void end(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+static void find_pythons(void)
+{
+    static const char *const places[] = {"/usr/bin/python3", "/usr/local/bin/python3"};
+    const char *home = getenv("HOME");
+    char pattern[512];
+    snprintf(pattern, sizeof(pattern), "%s/.pyenv/versions/3.*/bin/python3", home ? home : "");
+    glob_t found = {0};
+    glob(pattern, 0, NULL, &found);
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+        glob(places[i], GLOB_APPEND, NULL, &found);
+    for (size_t i = 0; i < found.gl_pathc && n_pythons < PYTHONS_MAX; i++) {
+        char command[600];
+        snprintf(command, sizeof(command),
+                 "'%s' -c 'import sys, sysconfig as s\n"
+                 "sys.exit(not (3, 12) <= sys.version_info < (3, 14) or "
+                 "s.get_config_var(\"Py_GIL_DISABLED\") == 1)' 2>/dev/null",
+                 found.gl_pathv[i]);
+        if (system(command) == 0)
+            pythons[n_pythons++] = xstrdup(found.gl_pathv[i]);
+    }
+    globfree(&found);
+}
+
+static struct target *opened(const char *python, pid_t pid, const struct sample_options *options)
+{
+    struct target *t = NULL;
+    struct err err = ERR_INIT;
+    if (target_open(proc, pid, options, &t, &err) < 0)
+        fail_msg("%s: %s", python, err.message);
+    return t;
+}
+
+struct seen {
+    size_t stacks, tasks, wrong;
+    size_t a, b, c, other; /* by name */
+    size_t functions[3];   /* by the innermost run_a, run_b, run_c */
+    size_t plain;          /* of the thread without a loop */
+    size_t in_task;        /* a coroutine of ours is in the stack */
+    struct buf first_wrong;
+};
+
+static bool begins(struct str s, const char *prefix)
+{
+    return str_starts_with(s, str_of(prefix));
+}
+
+/* A task named "x…" begins with the function "run_x", and a numbered one with any: a task that a
+ * factory begins eagerly gets its name afterwards. */
+static void see(void *context, const struct sample_thread *t)
+{
+    struct seen *s = context;
+    bool plain = false, ours = false;
+    s->stacks++;
+    for (size_t i = 0; i < t->depth; i++) {
+        struct str f = t->frames[i]->function;
+        if (begins(f, "run_") && !ours) {
+            ours = true;
+            if (f.ptr[4] >= 'a' && f.ptr[4] <= 'c')
+                s->functions[f.ptr[4] - 'a']++;
+        }
+        plain = plain || str_is(f, "plain");
+    }
+    s->plain += plain;
+    s->in_task += ours;
+    if (!t->task.len)
+        return;
+    s->tasks++;
+    s->a += begins(t->task, "a");
+    s->b += begins(t->task, "b");
+    s->c += begins(t->task, "c");
+    bool numbered = begins(t->task, "Task-");
+    s->other += numbered;
+    struct str owner = t->task_at < t->depth ? t->frames[t->task_at]->function : STR("none");
+    bool wrong = plain || !begins(owner, "run_") || (!numbered && owner.ptr[4] != t->task.ptr[0]);
+    if (wrong && !s->wrong++)
+        buf_appendf(&s->first_wrong, "task %.*s at %.*s", STR_ARG(t->task), STR_ARG(owner));
+}
+
+static struct seen looks(const char *python, const char *program, int n, useconds_t gap)
+{
+    pid_t pid = start(python, program);
+    usleep(100000);
+    struct target *t = opened(python, pid, &(struct sample_options){.tasks = true});
+    struct seen s = {.first_wrong = BUF_INIT(512)};
+    int r = 0;
+    for (int i = 0; i < n && r == 0; i++) {
+        r = target_look(t, see, &s, NULL);
+        usleep(gap);
+    }
+    struct sample_counts counts = target_counts(t);
+    target_close(t);
+    end(pid);
+    printf(
+        "%s: %zu stacks, %zu in tasks, %zu named (a %zu, b %zu, c %zu, numbered %zu), %zu plain, "
+        "%lld errors, wrong %zu %s\n",
+        python, s.stacks, s.in_task, s.tasks, s.a, s.b, s.c, s.other, s.plain,
+        (long long)counts.errors, s.wrong, buf_cstr(&s.first_wrong));
+    buf_finish(&s.first_wrong);
+    assert_int_equal(r, 0);
+    assert_true(s.stacks > 0);
+    assert_int_equal(s.wrong, 0);
+    return s;
+}
+
+#define BURN                                                                                       \
+    "import asyncio, threading, time\n"                                                            \
+    "def burn(ms):\n"                                                                              \
+    "    end = time.thread_time() + ms / 1000\n"                                                   \
+    "    while time.thread_time() < end: pass\n"                                                   \
+    "async def nested(ms):\n"                                                                      \
+    "    burn(ms)\n"
+
+static double percent(size_t part, size_t all)
+{
+    return 100.0 * (double)part / (double)all;
+}
+
+/* 60, 30 and 10 % of the time, through nested awaits. */
+static void test_shares(void **state)
+{
+    (void)state;
+    static const char program[] =
+        BURN "async def inner(ms):\n"
+             "    await nested(ms)\n"
+             "async def run_a():\n"
+             "    while True:\n"
+             "        await inner(6); await asyncio.sleep(0)\n"
+             "async def run_b():\n"
+             "    while True:\n"
+             "        await inner(3); await asyncio.sleep(0)\n"
+             "async def run_c():\n"
+             "    while True:\n"
+             "        await inner(1); await asyncio.sleep(0)\n"
+             "async def run_main():\n"
+             "    print('ready', flush=True)\n"
+             "    await asyncio.gather(*[asyncio.create_task(f(), name=n) for f, n in\n"
+             "        ((run_a, 'a: fetch'), (run_b, 'b\\u00e4'), (run_c, 'c\\u20ac-42'))])\n"
+             "asyncio.run(run_main())\n";
+    for (size_t i = 0; i < n_pythons; i++) {
+        /* On a busy machine a task may be kept waiting for longer than its turn. */
+        bool fair = false;
+        for (int attempt = 0; attempt < 3 && !fair; attempt++) {
+            struct seen s = looks(pythons[i], program, 3000, 1300);
+            size_t names[] = {s.a, s.b, s.c};
+            static const double shares[] = {60, 30, 10};
+            assert_true(s.tasks >= s.in_task * 97 / 100);
+            fair = true;
+            for (size_t k = 0; k < ARRAY_SIZE(names); k++) {
+                double is = percent(names[k], s.tasks);
+                assert_true(fabs(is - percent(s.functions[k], s.in_task)) < 1.0);
+                fair = fair && fabs(is - shares[k]) <= 3.0;
+            }
+        }
+        if (!fair)
+            fail_msg("%s: not 60, 30 and 10 %%", pythons[i]);
+    }
+}
+
+/* Two loops in two threads, and a thread that has none. */
+static void test_threads(void **state)
+{
+    (void)state;
+    static const char program[] = BURN
+        "async def run_a():\n"
+        "    while True:\n"
+        "        await nested(2); await asyncio.sleep(0)\n"
+        "async def run_b():\n"
+        "    while True:\n"
+        "        await nested(2); await asyncio.sleep(0)\n"
+        "async def run_main(f, name):\n"
+        "    await asyncio.create_task(f(), name=name)\n"
+        "def plain():\n"
+        "    while True: pass\n"
+        "for args in ((run_a, 'a'), (run_b, 'b')):\n"
+        "    threading.Thread(target=asyncio.run, args=(run_main(*args),), daemon=True).start()\n"
+        "threading.Thread(target=plain, daemon=True).start()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(1000)\n";
+    for (size_t i = 0; i < n_pythons; i++) {
+        struct seen s = looks(pythons[i], program, 1000, 1500);
+        assert_true(s.a > 100 && s.b > 100 && s.plain > 100);
+        assert_true(s.tasks >= s.in_task * 97 / 100);
+    }
+}
+
+/* Tasks that live for microseconds and whose places in memory are used again at once, eager ones
+ * among them. Here many are too short to be told; none is told wrong. */
+static void test_short(void **state)
+{
+    (void)state;
+    static const char *const programs[] = {
+        "import asyncio\n"
+        "async def run_a(): pass\n"
+        "async def run_b(): pass\n"
+        "async def run_c():\n"
+        "    for i in range(200): pass\n"
+        "async def run_main():\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"
+        "        for f, n in ((run_a, 'a'), (run_b, 'b'), (run_c, 'c')):\n"
+        "            await asyncio.create_task(f(), name=n)\n"
+        "asyncio.run(run_main())\n",
+        "import asyncio\n"
+        "async def run_a(): pass\n"
+        "async def run_b():\n"
+        "    for i in range(30): pass\n"
+        "async def run_c():\n"
+        "    for i in range(200): pass\n"
+        "async def run_main():\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"
+        "        for f, n in ((run_a, 'a'), (run_b, 'b'), (run_c, 'c')):\n"
+        "            await asyncio.Task(f(), loop=loop, name=n, eager_start=True)\n"
+        "asyncio.run(run_main())\n",
+    };
+    for (size_t i = 0; i < n_pythons; i++)
+        for (size_t k = 0; k < ARRAY_SIZE(programs); k++) {
+            struct seen s = looks(pythons[i], programs[k], 3000, 700);
+            assert_true(s.tasks > 0);
+        }
+}
+
+/* asyncio is imported only later; other loops, derived classes of tasks and dictionaries that grow
+ * are no matter; names that were changed are. */
+static void test_late(void **state)
+{
+    (void)state;
+    static const char program[] =
+        "import time\n"
+        "print('ready', flush=True)\n"
+        "end = time.monotonic() + 0.4\n"
+        "while time.monotonic() < end: pass\n"
+        "import asyncio\n"
+        "class Mine(asyncio.Task): pass\n"
+        "async def run_a():\n"
+        "    asyncio.current_task().set_name('a, renamed')\n"
+        "    while True:\n"
+        "        for i in range(20000): pass\n"
+        "        await asyncio.sleep(0)\n"
+        "class Loop(asyncio.SelectorEventLoop):\n"
+        "    pass\n"
+        "loop = Loop()\n"
+        "loop.set_task_factory(lambda loop, coro, **k: Mine(coro, loop=loop, **k))\n"
+        "loop.run_until_complete(run_a())\n";
+    for (size_t i = 0; i < n_pythons; i++) {
+        struct seen s = looks(pythons[i], program, 1200, 2000);
+        assert_true(s.a > 100);
+    }
+}
+
+/* A profile: numbered tasks are one frame, named ones each their own up to the maximum. */
+static void test_record(void **state)
+{
+    (void)state;
+    static const char program[] =
+        "import asyncio\n"
+        "async def run_a(n):\n"
+        "    for i in range(n): pass\n"
+        "async def run_main():\n"
+        "    print('ready', flush=True)\n"
+        "    n = 0\n"
+        "    while True:\n"
+        "        await asyncio.create_task(run_a(2000))\n"
+        "        for i in range(9):\n"
+        "            await asyncio.create_task(run_a(2000), name=f'a-{n}')\n"
+        "            n += 1\n"
+        "asyncio.run(run_main())\n";
+    for (size_t i = 0; i < n_pythons; i++) {
+        pid_t pid = start(pythons[i], program);
+        _cleanup_(profile_destroyp) struct profile *profile = profile_create(NULL);
+        struct record_options options = {
+            .rate = 1000, .duration_ms = 5000, .async_tasks = true, .functions = true};
+        struct record *r = NULL;
+        struct err err = ERR_INIT;
+        if (record_create(proc, pid, &options, profile, &r, &err) < 0)
+            fail_msg("%s: %s", pythons[i], err.message);
+        record_run(r);
+        record_destroy(r);
+        end(pid);
+        _cleanup_(buf_finish) struct buf raw = BUF_INIT(1 << 20);
+        assert_int_equal(profile_write_raw(profile, &raw, NULL), 0);
+        size_t names = 0;
+        bool numbered = false, other = false;
+        for (struct str rest = buf_str(&raw); rest.ptr;) {
+            struct str line = str_cut(&rest, '\n');
+            char text[4096];
+            snprintf(text, sizeof(text), "%.*s", STR_ARG(line));
+            numbered = numbered || strstr(text, ";task Task-*;run_a (<string>) ");
+            other = other || strstr(text, ";task (other);run_a (<string>) ");
+            names += strstr(text, ";task a-") && strstr(text, ";run_a (<string>) ");
+            assert_null(strstr(text, "task Task-1"));
+        }
+        printf("%s: %zu names, %zu samples\n", pythons[i], names, (size_t)profile_samples(profile));
+        assert_true(numbered && other);
+        assert_true(names > RECORD_TASKS_MAX / 2 && names <= RECORD_TASKS_MAX);
+    }
+}
+
+int main(void)
+{
+    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    find_pythons();
+    if (n_pythons == 0)
+        puts("skipped: neither CPython 3.12 nor 3.13 is here");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shares), cmocka_unit_test(test_threads), cmocka_unit_test(test_short),
+        cmocka_unit_test(test_late),   cmocka_unit_test(test_record),
+    };
+    int r = cmocka_run_group_tests(tests, NULL, NULL);
+    for (size_t i = 0; i < n_pythons; i++)
+        free(pythons[i]);
+    close(proc);
+    return r;
+}
