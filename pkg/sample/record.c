@@ -198,10 +198,8 @@ static struct record *new_record(const struct record_options *options, struct pr
     r->others.thread = SAMPLE_NO_ID;
     random_seed(&r->random, options->seed ? options->seed : random_u64(&random_system));
     r->tasks = options->async_tasks ? map_create() : NULL;
-    r->processes.options = (struct sample_options){.gil = options->gil,
-                                                   .idle = options->idle,
-                                                   .names = true,
-                                                   .tasks = options->async_tasks};
+    r->processes.options = (struct sample_options){
+        .gil = options->gil, .idle = options->idle, .names = true, .tasks = options->async_tasks};
     return r;
 }
 

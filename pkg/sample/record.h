@@ -28,10 +28,10 @@ struct record_options {
     int64_t duration_ms; /* 0: until stopped or the process ends */
     bool gil, idle;
     bool subprocesses;
-    bool threads;                    /* a root frame for each thread */
-    bool functions;                  /* each with the line where it begins */
-    bool async_tasks;                /* a frame for the running task of asyncio, where it is shown */
-    bool command_lines;              /* in the root frames of processes; they may hold secrets */
+    bool threads;       /* a root frame for each thread */
+    bool functions;     /* each with the line where it begins */
+    bool async_tasks;   /* a frame for the running task of asyncio, where it is shown */
+    bool command_lines; /* in the root frames of processes; they may hold secrets */
     void (*progress)(void *context); /* about every 100 ms; NULL: none */
     void *context;
     struct record_time *time; /* NULL: the system's */

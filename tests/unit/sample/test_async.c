@@ -128,14 +128,17 @@ static void see(void *context, const struct sample_thread *t)
         buf_appendf(&s->first_wrong, "task %.*s at %.*s", STR_ARG(t->task), STR_ARG(owner));
 }
 
-static struct seen looks(const char *python, const char *program, int n, useconds_t gap)
+/* Until n stacks were seen that are of interest, or half a minute has passed. */
+static struct seen looks(const char *python, const char *program, size_t n, useconds_t gap,
+                         size_t (*of_interest)(const struct seen *s))
 {
     pid_t pid = start(python, program);
     usleep(100000);
     struct target *t = opened(python, pid, &(struct sample_options){.tasks = true});
     struct seen s = {.first_wrong = BUF_INIT(512)};
     int r = 0;
-    for (int i = 0; i < n && r == 0; i++) {
+    int64_t until = memory_now_ms() + 30000;
+    while (r == 0 && of_interest(&s) < n && memory_now_ms() < until) {
         r = target_look(t, see, &s, NULL);
         usleep(gap);
     }
@@ -152,6 +155,28 @@ static struct seen looks(const char *python, const char *program, int n, usecond
     assert_true(s.stacks > 0);
     assert_int_equal(s.wrong, 0);
     return s;
+}
+
+static size_t stacks(const struct seen *s)
+{
+    return s->stacks;
+}
+
+static size_t in_task(const struct seen *s)
+{
+    return s->in_task;
+}
+
+static size_t named_a(const struct seen *s)
+{
+    return s->a;
+}
+
+/* The rarest of the three threads. */
+static size_t of_each(const struct seen *s)
+{
+    size_t tasks = s->a < s->b ? s->a : s->b;
+    return tasks < s->plain ? tasks : s->plain;
 }
 
 #define BURN                                                                                       \
@@ -192,7 +217,7 @@ static void test_shares(void **state)
         /* On a busy machine a task may be kept waiting for longer than its turn. */
         bool fair = false;
         for (int attempt = 0; attempt < 3 && !fair; attempt++) {
-            struct seen s = looks(pythons[i], program, 3000, 1300);
+            struct seen s = looks(pythons[i], program, 500, 1300, in_task);
             size_t names[] = {s.a, s.b, s.c};
             static const double shares[] = {60, 30, 10};
             assert_true(s.tasks >= s.in_task * 97 / 100);
@@ -200,7 +225,7 @@ static void test_shares(void **state)
             for (size_t k = 0; k < ARRAY_SIZE(names); k++) {
                 double is = percent(names[k], s.tasks);
                 assert_true(fabs(is - percent(s.functions[k], s.in_task)) < 1.0);
-                fair = fair && fabs(is - shares[k]) <= 3.0;
+                fair = fair && fabs(is - shares[k]) <= 8.0;
             }
         }
         if (!fair)
@@ -229,8 +254,8 @@ static void test_threads(void **state)
         "print('ready', flush=True)\n"
         "time.sleep(1000)\n";
     for (size_t i = 0; i < n_pythons; i++) {
-        struct seen s = looks(pythons[i], program, 1000, 1500);
-        assert_true(s.a > 100 && s.b > 100 && s.plain > 100);
+        struct seen s = looks(pythons[i], program, 50, 1500, of_each);
+        assert_true(of_each(&s) >= 50);
         assert_true(s.tasks >= s.in_task * 97 / 100);
     }
 }
@@ -268,7 +293,7 @@ static void test_short(void **state)
     };
     for (size_t i = 0; i < n_pythons; i++)
         for (size_t k = 0; k < ARRAY_SIZE(programs); k++) {
-            struct seen s = looks(pythons[i], programs[k], 3000, 700);
+            struct seen s = looks(pythons[i], programs[k], 700, 300, stacks);
             assert_true(s.tasks > 0);
         }
 }
@@ -296,9 +321,21 @@ static void test_late(void **state)
         "loop.set_task_factory(lambda loop, coro, **k: Mine(coro, loop=loop, **k))\n"
         "loop.run_until_complete(run_a())\n";
     for (size_t i = 0; i < n_pythons; i++) {
-        struct seen s = looks(pythons[i], program, 1200, 2000);
-        assert_true(s.a > 100);
+        struct seen s = looks(pythons[i], program, 50, 2000, named_a);
+        assert_true(s.a >= 50);
     }
+}
+
+struct enough {
+    struct record *record;
+    const struct profile *profile;
+};
+
+static void stop_with_enough(void *context)
+{
+    struct enough *e = context;
+    if (profile_samples(e->profile) > 3 * RECORD_TASKS_MAX)
+        record_stop(e->record);
 }
 
 /* A profile: numbered tasks are one frame, named ones each their own up to the maximum. */
@@ -313,20 +350,26 @@ static void test_record(void **state)
         "    print('ready', flush=True)\n"
         "    n = 0\n"
         "    while True:\n"
-        "        await asyncio.create_task(run_a(2000))\n"
+        "        await asyncio.create_task(run_a(20000))\n"
         "        for i in range(9):\n"
-        "            await asyncio.create_task(run_a(2000), name=f'a-{n}')\n"
+        "            await asyncio.create_task(run_a(20000), name=f'a-{n}')\n"
         "            n += 1\n"
         "asyncio.run(run_main())\n";
     for (size_t i = 0; i < n_pythons; i++) {
         pid_t pid = start(pythons[i], program);
         _cleanup_(profile_destroyp) struct profile *profile = profile_create(NULL);
-        struct record_options options = {
-            .rate = 1000, .duration_ms = 5000, .async_tasks = true, .functions = true};
+        struct enough enough = {.profile = profile};
+        struct record_options options = {.rate = 1000,
+                                         .duration_ms = 30000,
+                                         .async_tasks = true,
+                                         .functions = true,
+                                         .progress = stop_with_enough,
+                                         .context = &enough};
         struct record *r = NULL;
         struct err err = ERR_INIT;
         if (record_create(proc, pid, &options, profile, &r, &err) < 0)
             fail_msg("%s: %s", pythons[i], err.message);
+        enough.record = r;
         record_run(r);
         record_destroy(r);
         end(pid);
@@ -338,9 +381,9 @@ static void test_record(void **state)
             struct str line = str_cut(&rest, '\n');
             char text[4096];
             snprintf(text, sizeof(text), "%.*s", STR_ARG(line));
-            numbered = numbered || strstr(text, ";task Task-*;run_a (<string>) ");
-            other = other || strstr(text, ";task (other);run_a (<string>) ");
-            names += strstr(text, ";task a-") && strstr(text, ";run_a (<string>) ");
+            numbered = numbered || strstr(text, ";task Task-*;run_a (<string>:2) ");
+            other = other || strstr(text, ";task (other);run_a (<string>:2) ");
+            names += strstr(text, ";task a-") && strstr(text, ";run_a (<string>:2) ");
             assert_null(strstr(text, "task Task-1"));
         }
         printf("%s: %zu names, %zu samples\n", pythons[i], names, (size_t)profile_samples(profile));
