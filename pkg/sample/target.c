@@ -2,35 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "sample/sample_internal.h"
+#include "sample/threads.h"
 
-#define REFRESH_MS   1000 /* the list of threads is walked at least this often */
-#define KERNEL_MS    100  /* and /proc/PID/task at most this often for threads that are not found */
-#define PTHREAD_HEAD 1024 /* bytes of struct pthread that are searched for the thread's ID */
-#define THREAD_MAX   4096 /* bytes of a thread state that are looked at */
-#define OPEN_TRIES   20
-#define COPY_KEPT    (256u << 10) /* bytes of the copy of a stack that stay from look to look */
-#define ATTACHED     (1u << 4)    /* status: may run Python code; with a lock only its holder is */
-
-struct thread {
-    uint64_t address, pthread;
-    uint64_t native; /* as the thread sees it; 0: not known yet */
-    uint32_t status; /* as just read, of free-threaded builds */
-    size_t interpreter;
-    struct kernel_thread *kernel;
-    struct stack_memory memory;
-    bool found;
-};
-
-struct interpreter {
-    uint64_t address, gil;
-    uint64_t head, holder; /* as just read */
-    int32_t locked;        /* behind holder, as in the lock itself */
-};
+#define OPEN_TRIES 20
+#define COPY_KEPT  (256u << 10) /* bytes of the copy of a stack that stay from look to look */
+#define ATTACHED   (1u << 4)    /* status: may run Python code; with a lock only its holder is */
 
 struct target {
     int proc;
@@ -45,17 +24,9 @@ struct target {
     struct codes *codes;
     struct async *async; /* NULL: not wanted, or not in this version */
     struct stack_reader stack;
-    struct interpreter interpreters[SAMPLE_INTERPRETERS_MAX];
-    size_t n_interpreters;
-    uint64_t interpreters_head;
-    struct thread **threads;
-    size_t n_threads, cap_threads;
-    uint32_t pthread_id; /* where the ID lies in struct pthread; 0: not known */
-    bool pthread_tried;  /* to find out, in this round of matching */
-    size_t first;        /* thread that the next look begins with: the one that had no time left */
-    size_t objects;      /* addresses that the memories of all threads have room for */
+    struct threads threads;
+    size_t first; /* thread that the next look begins with: the one that had no time left */
     struct thread *expected; /* the only one with a stack at the last look; NULL: other than one */
-    int64_t refreshed_ms, kernel_ms;
     struct sample_counts counts;
     struct sample_frame *frames[STACK_DEPTH_MAX];
 };
@@ -64,211 +35,11 @@ _Static_assert(offsetof(struct interpreter, locked) ==
                    offsetof(struct interpreter, holder) + sizeof(uint64_t),
                "read as one");
 
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-    return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
-static int read64(struct target *t, uint64_t address, uint64_t *ret)
-{
-    return memory_read(t->reader, address, ret, sizeof(*ret));
-}
-
-/* Before 3.11 the interpreter keeps only the address of struct pthread, whose layout is the C
- * library's own. The ID is the first number in it that is the ID of a thread, in all threads. */
-static uint32_t find_pthread_id(struct target *t)
-{
-    static const uint32_t usual[] = {720, 208, 48,
-                                     32}; /* glibc on x86_64, aarch64; musl likewise */
-    uint8_t bytes[PTHREAD_HEAD];
-    uint32_t candidates[PTHREAD_HEAD / 4 + ARRAY_SIZE(usual)];
-    size_t n = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(usual); i++)
-        candidates[n++] = usual[i];
-    for (uint32_t at = 16; at < PTHREAD_HEAD; at += 4)
-        candidates[n++] = at;
-    for (size_t i = 0; i < t->n_threads && n; i++) {
-        /* The main thread's lies near the end of a mapping with some C libraries. */
-        size_t len = sizeof(bytes);
-        while (len >= 64 && memory_read(t->reader, t->threads[i]->pthread, bytes, len) < 0)
-            len /= 2;
-        size_t left = 0;
-        for (size_t k = 0; k < n; k++) {
-            int32_t id = 0;
-            if (candidates[k] + 4 <= len)
-                memcpy(&id, bytes + candidates[k], sizeof(id));
-            if (id > 0 && kernel_find(t->kernel, id))
-                candidates[left++] = candidates[k];
-        }
-        n = left;
-    }
-    return n && t->n_threads ? candidates[0] : 0;
-}
-
-static void refresh_kernel(struct target *t)
-{
-    int64_t now = now_ms();
-    if (now - t->kernel_ms < KERNEL_MS)
-        return;
-    t->kernel_ms = now;
-    for (size_t i = 0; i < t->n_threads; i++)
-        t->threads[i]->kernel = NULL;
-    kernel_refresh(t->kernel, NULL);
-}
-
-static struct kernel_thread *match(struct target *t, struct thread *thread)
-{
-    struct kernel_thread *k = thread->native ? kernel_find(t->kernel, (pid_t)thread->native) : NULL;
-    if (k || !thread->pthread)
-        return k;
-    /* A child of fork() may still hold its parent's native ID; struct pthread is always right. */
-    if (!t->pthread_id && !t->pthread_tried) {
-        t->pthread_tried = true;
-        t->pthread_id = find_pthread_id(t);
-    }
-    int32_t id = 0;
-    if (!t->pthread_id || memory_read(t->reader, thread->pthread + t->pthread_id, &id, 4) < 0)
-        return NULL;
-    return id > 0 ? kernel_find(t->kernel, id) : NULL;
-}
-
-static void match_threads(struct target *t)
-{
-    bool missing = false;
-    if (!t->kernel)
-        return;
-    for (int again = 0; again < 2; again++) {
-        missing = t->pthread_tried = false;
-        for (size_t i = 0; i < t->n_threads; i++) {
-            struct thread *thread = t->threads[i];
-            if (!thread->kernel)
-                thread->kernel = match(t, thread);
-            missing = missing || !thread->kernel;
-        }
-        if (!missing || again)
-            break;
-        refresh_kernel(t);
-    }
-    if (missing)
-        t->refreshed_ms -= REFRESH_MS - KERNEL_MS; /* soon again */
-}
-
-static void free_thread(struct target *t, struct thread *thread)
-{
-    t->objects -= thread->memory.cap_objects;
-    if (t->options.shared)
-        t->options.shared->threads--;
-    stack_memory_finish(&thread->memory);
-    free(thread);
-}
-
-static struct thread *thread_at(struct target *t, uint64_t address, size_t *hint)
-{
-    for (size_t k = 0; k < t->n_threads; k++) {
-        size_t i = (*hint + k) % t->n_threads;
-        if (t->threads[i]->address == address) {
-            *hint = i + 1;
-            return t->threads[i];
-        }
-    }
-    return NULL;
-}
-
-static int find_threads(struct target *t, size_t interpreter, uint64_t head)
-{
-    const struct python_offsets *o = &t->offsets;
-    uint8_t bytes[THREAD_MAX];
-    size_t len = o->thread_pthread > o->thread_native ? o->thread_pthread : o->thread_native;
-    size_t hint = 0, steps = 0;
-    len = (len > o->thread_interpreter ? len : o->thread_interpreter) + 8;
-    if (len > sizeof(bytes) || o->thread_next + 8 > len)
-        return -EFAULT;
-    for (uint64_t at = head; at;) {
-        uint64_t owner, pthread, native = 0, next;
-        if (++steps > SAMPLE_THREADS_MAX)
-            break;
-        if (memory_read(t->reader, at, bytes, len) < 0)
-            return -EFAULT;
-        memcpy(&owner, bytes + o->thread_interpreter, 8);
-        memcpy(&next, bytes + o->thread_next, 8);
-        memcpy(&pthread, bytes + o->thread_pthread, 8);
-        if (o->thread_native)
-            memcpy(&native, bytes + o->thread_native, 8);
-        if (owner != t->interpreters[interpreter].address)
-            return -EFAULT;
-        struct thread *thread = thread_at(t, at, &hint);
-        if (thread && thread->found)
-            return -ELOOP;
-        if (!thread) {
-            if (t->n_threads >= SAMPLE_THREADS_MAX ||
-                (t->options.shared && t->options.shared->threads >= SAMPLE_ALL_THREADS_MAX))
-                break;
-            if (t->n_threads == t->cap_threads) {
-                t->cap_threads = t->cap_threads ? t->cap_threads * 2 : 16;
-                t->threads = xrealloc(t->threads, t->cap_threads, sizeof(struct thread *));
-            }
-            thread = xcalloc(1, sizeof(*thread));
-            t->threads[t->n_threads++] = thread;
-            if (t->options.shared)
-                t->options.shared->threads++;
-        }
-        if (thread->native != native || thread->pthread != pthread)
-            thread->kernel = NULL;
-        thread->address = at;
-        thread->pthread = pthread;
-        thread->native = native;
-        thread->interpreter = interpreter;
-        thread->found = true;
-        at = next;
-    }
-    return 0;
-}
-
-/* Walks all interpreters and all threads. */
 static int refresh(struct target *t)
 {
-    const struct python_offsets *o = &t->offsets;
-    uint64_t at;
-    int e = read64(t, t->symbols.runtime + o->runtime_interpreters, &at);
-    if (e < 0)
-        return e;
     t->expected = NULL;
     t->stack.prepared = NULL;
-    t->interpreters_head = at;
-    t->n_interpreters = 0;
-    for (size_t i = 0; i < t->n_threads; i++)
-        t->threads[i]->found = false;
-    while (e == 0 && at && t->n_interpreters < SAMPLE_INTERPRETERS_MAX) {
-        struct interpreter *ip = &t->interpreters[t->n_interpreters];
-        uint64_t head = 0;
-        *ip = (struct interpreter){.address = at,
-                                   .gil = o->runtime_gil ? t->symbols.runtime + o->runtime_gil : 0};
-        e = read64(t, at + o->interpreter_threads, &head);
-        if (e == 0 && o->interpreter_gil)
-            e = read64(t, at + o->interpreter_gil, &ip->gil);
-        ip->head = head;
-        if (e == 0)
-            e = find_threads(t, t->n_interpreters, head);
-        t->n_interpreters++;
-        if (e == 0)
-            e = read64(t, at + o->interpreter_next, &at);
-        if (at == t->interpreters_head)
-            e = -ELOOP;
-    }
-    size_t left = 0;
-    for (size_t i = 0; i < t->n_threads; i++) {
-        /* After a torn walk all stay: the next one sorts it out. */
-        if (t->threads[i]->found || e < 0)
-            t->threads[left++] = t->threads[i];
-        else
-            free_thread(t, t->threads[i]);
-    }
-    t->n_threads = left;
-    t->refreshed_ms = now_ms();
-    match_threads(t);
-    return e;
+    return threads_refresh(&t->threads);
 }
 
 /* The heads of the lists of threads and the locks, and the stack that will most probably be wanted,
@@ -278,8 +49,8 @@ static int look_at_heads(struct target *t, struct thread *expected, bool *ret_sa
     const struct python_offsets *o = &t->offsets;
     struct memory_batch *b = &t->stack.batch;
     uint64_t heads[SAMPLE_INTERPRETERS_MAX] = {0};
-    for (size_t i = 0; i < t->n_interpreters; i++) {
-        struct interpreter *ip = &t->interpreters[i];
+    for (size_t i = 0; i < t->threads.n_interpreters; i++) {
+        struct interpreter *ip = &t->threads.interpreters[i];
         ip->locked = 0;
         memory_batch_add(b, ip->address + o->interpreter_threads, &heads[i], sizeof(heads[i]));
         if (ip->gil && o->gil_locked == o->gil_holder + sizeof(ip->holder)) {
@@ -296,9 +67,9 @@ static int look_at_heads(struct target *t, struct thread *expected, bool *ret_sa
         t->stack.prepared = NULL;
         return look_at_heads(t, NULL, ret_same);
     }
-    bool same = e == 0 && t->n_interpreters > 0;
-    for (size_t i = 0; same && i < t->n_interpreters; i++)
-        same = heads[i] == t->interpreters[i].head;
+    bool same = e == 0 && t->threads.n_interpreters > 0;
+    for (size_t i = 0; same && i < t->threads.n_interpreters; i++)
+        same = heads[i] == t->threads.interpreters[i].head;
     *ret_same = same;
     return e;
 }
@@ -309,17 +80,17 @@ static void look_at_status(struct target *t)
     struct memory_batch *b = &t->stack.batch;
     uint32_t at = t->offsets.thread_status;
     int e = 0;
-    for (size_t i = 0; at && i < t->n_threads; i++) {
-        uint32_t *to = &t->threads[i]->status;
+    for (size_t i = 0; at && i < t->threads.n; i++) {
+        uint32_t *to = &t->threads.at[i]->status;
         *to = 0;
-        if (e == 0 && !memory_batch_add(b, t->threads[i]->address + at, to, sizeof(*to))) {
+        if (e == 0 && !memory_batch_add(b, t->threads.at[i]->address + at, to, sizeof(*to))) {
             e = memory_batch_read(t->reader, b);
-            memory_batch_add(b, t->threads[i]->address + at, to, sizeof(*to));
+            memory_batch_add(b, t->threads.at[i]->address + at, to, sizeof(*to));
         }
     }
     /* Those behind one that has gone count as not attached. */
     if (memory_batch_read(t->reader, b) < 0 || e < 0)
-        t->refreshed_ms = 0;
+        threads_expire(&t->threads);
 }
 
 static int still_there(const struct target *t, struct err *err)
@@ -344,9 +115,9 @@ static int read_stack(struct target *t, struct thread *thread)
     struct stack_memory *m = &thread->memory;
     size_t before = m->cap_objects;
     int e = stack_read(&t->stack, m, thread->address);
-    t->objects += m->cap_objects - before;
-    if (t->objects * sizeof(*m->objects) > memory_share(t) / 4) {
-        t->objects -= m->cap_objects;
+    t->threads.objects += m->cap_objects - before;
+    if (t->threads.objects * sizeof(*m->objects) > memory_share(t) / 4) {
+        t->threads.objects -= m->cap_objects;
         stack_memory_finish(m);
     }
     return e;
@@ -362,7 +133,7 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
     for (int attempt = 0; attempt < 3 && e < 0 && e != -ETIME; attempt++) {
         t->counts.retries += attempt > 0;
         if (t->async)
-            async_begin(t->async, t->interpreters[thread->interpreter].address);
+            async_begin(t->async, t->threads.interpreters[thread->interpreter].address);
         e = read_stack(t, thread);
         if (e == 0 && t->async &&
             !async_end(t->async, t->stack.frames, t->stack.depth, &task, &task_at))
@@ -374,7 +145,7 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
     }
     if (e < 0) {
         t->counts.errors++;
-        t->refreshed_ms = 0;
+        threads_expire(&t->threads);
         return;
     }
     if (t->stack.depth == 0)
@@ -397,7 +168,7 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
 /* Whether its stack was asked for. */
 static bool look_at_thread(struct target *t, struct thread *thread, target_fn *fn, void *context)
 {
-    const struct interpreter *ip = &t->interpreters[thread->interpreter];
+    const struct interpreter *ip = &t->threads.interpreters[thread->interpreter];
     bool last = ip->holder == thread->address, gil = last && ip->locked == 1;
     if (t->offsets.thread_status)
         last = gil = thread->status & ATTACHED;
@@ -420,9 +191,9 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;
     /* A task is read around its stack. */
     int e = look_at_heads(t, t->async ? NULL : t->expected, &same);
-    if (e == 0 && (!same || now_ms() - t->refreshed_ms >= REFRESH_MS)) {
+    if (e == 0 && (!same || threads_stale(&t->threads))) {
         e = refresh(t);
-        if (e == 0 || t->n_threads)
+        if (e == 0 || t->threads.n)
             e = look_at_heads(t, NULL, &same);
     }
     if (e == -EPERM)
@@ -431,7 +202,7 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
         int r = e == -ETIME ? 0 : still_there(t, err);
         t->counts.errors += r == 0;
         t->counts.cut += e == -ETIME;
-        t->refreshed_ms = 0;
+        threads_expire(&t->threads);
         return r;
     }
     t->counts.looks++;
@@ -440,18 +211,18 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
         kernel_begin(t->kernel);
     struct thread *only = NULL;
     size_t stacks = 0;
-    size_t first = t->first < t->n_threads ? t->first : 0;
+    size_t first = t->first < t->threads.n ? t->first : 0;
     t->first = 0;
-    for (size_t k = 0; k < t->n_threads; k++) {
-        size_t i = (first + k) % t->n_threads;
+    for (size_t k = 0; k < t->threads.n; k++) {
+        size_t i = (first + k) % t->threads.n;
         if (memory_late(t->reader)) {
             t->counts.cut++;
-            t->counts.errors += t->options.gil ? 1 : (int64_t)(t->n_threads - k);
+            t->counts.errors += t->options.gil ? 1 : (int64_t)(t->threads.n - k);
             t->first = i;
             break;
         }
-        if (look_at_thread(t, t->threads[i], fn, context)) {
-            only = t->threads[i];
+        if (look_at_thread(t, t->threads.at[i], fn, context)) {
+            only = t->threads.at[i];
             stacks++;
         }
     }
@@ -461,7 +232,7 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
         kernel_end(t->kernel);
         t->counts.errors += kernel_unanswered(t->kernel);
         if (kernel_misses_threads(t->kernel))
-            t->refreshed_ms = 0;
+            threads_expire(&t->threads);
     }
     if (t->stack.cap > COPY_KEPT)
         stack_reader_finish(&t->stack);
@@ -500,6 +271,11 @@ static void start(struct target *t)
     t->codes = codes_create(t->reader, &t->offsets, t->symbols.code_type);
     t->stack.reader = t->reader;
     t->stack.offsets = &t->offsets;
+    t->threads.reader = t->reader;
+    t->threads.offsets = &t->offsets;
+    t->threads.runtime = t->symbols.runtime;
+    t->threads.kernel = t->kernel;
+    t->threads.shared = t->options.shared;
     if (t->options.tasks)
         t->async = async_create(t->reader, &t->offsets);
     if (t->options.shared)
@@ -528,7 +304,7 @@ int target_open_child(const struct target *parent, pid_t pid, struct target **re
             return r;
         start(t);
         t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;
-        if (refresh(t) == 0 && t->n_threads) {
+        if (refresh(t) == 0 && t->threads.n) {
             *ret = TAKE(t);
             return 0;
         }
@@ -555,7 +331,7 @@ int target_open(int proc, pid_t pid, const struct sample_options *options, struc
     if (r < 0)
         return r;
     uint64_t probe;
-    int e = read64(t, t->symbols.runtime, &probe);
+    int e = memory_read(t->reader, t->symbols.runtime, &probe, sizeof(probe));
     if (e == -EPERM || e == -EACCES)
         return err_set(
             err, ERR_FORBIDDEN,
@@ -576,10 +352,10 @@ int target_open(int proc, pid_t pid, const struct sample_options *options, struc
             usleep(10000);
         t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;
         e = refresh(t);
-        if ((e == 0 && t->n_threads) || e == -ETIME)
+        if ((e == 0 && t->threads.n) || e == -ETIME)
             break;
     }
-    if (e < 0 || t->n_threads == 0) {
+    if (e < 0 || t->threads.n == 0) {
         r = still_there(t, err);
         return r < 0 ? r
                      : err_set(err, ERR_INVALID,
@@ -612,11 +388,9 @@ void target_close(struct target *t)
 {
     if (!t)
         return;
-    for (size_t i = 0; i < t->n_threads; i++)
-        free_thread(t, t->threads[i]);
+    threads_finish(&t->threads);
     if (t->codes && t->options.shared)
         t->options.shared->targets--;
-    free(t->threads);
     kernel_destroy(t->kernel);
     codes_destroy(t->codes);
     async_destroy(t->async);

@@ -1,0 +1,235 @@
+#include "sample/threads.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "base/alloc.h"
+
+#define REFRESH_MS   1000 /* the lists are walked at least this often */
+#define KERNEL_MS    100  /* and /proc/PID/task at most this often for threads that are not found */
+#define PTHREAD_HEAD 1024 /* bytes of struct pthread that are searched for the thread's ID */
+#define THREAD_MAX   4096 /* bytes of a thread state that are looked at */
+
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+}
+
+static int read64(struct threads *ts, uint64_t address, uint64_t *ret)
+{
+    return memory_read(ts->reader, address, ret, sizeof(*ret));
+}
+
+/* Before 3.11 the interpreter keeps only the address of struct pthread, whose layout is the C
+ * library's own. The ID is the first number in it that is the ID of a thread, in all threads. */
+static uint32_t find_pthread_id(struct threads *ts)
+{
+    static const uint32_t usual[] = {720, 208, 48,
+                                     32}; /* glibc on x86_64, aarch64; musl likewise */
+    uint8_t bytes[PTHREAD_HEAD];
+    uint32_t candidates[PTHREAD_HEAD / 4 + ARRAY_SIZE(usual)];
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(usual); i++)
+        candidates[n++] = usual[i];
+    for (uint32_t at = 16; at < PTHREAD_HEAD; at += 4)
+        candidates[n++] = at;
+    for (size_t i = 0; i < ts->n && n; i++) {
+        /* The main thread's lies near the end of a mapping with some C libraries. */
+        size_t len = sizeof(bytes);
+        while (len >= 64 && memory_read(ts->reader, ts->at[i]->pthread, bytes, len) < 0)
+            len /= 2;
+        size_t left = 0;
+        for (size_t k = 0; k < n; k++) {
+            int32_t id = 0;
+            if (candidates[k] + 4 <= len)
+                memcpy(&id, bytes + candidates[k], sizeof(id));
+            if (id > 0 && kernel_find(ts->kernel, id))
+                candidates[left++] = candidates[k];
+        }
+        n = left;
+    }
+    return n && ts->n ? candidates[0] : 0;
+}
+
+static void refresh_kernel(struct threads *ts)
+{
+    int64_t now = now_ms();
+    if (now - ts->kernel_ms < KERNEL_MS)
+        return;
+    ts->kernel_ms = now;
+    for (size_t i = 0; i < ts->n; i++)
+        ts->at[i]->kernel = NULL;
+    kernel_refresh(ts->kernel, NULL);
+}
+
+static struct kernel_thread *match(struct threads *ts, struct thread *thread)
+{
+    struct kernel_thread *k =
+        thread->native ? kernel_find(ts->kernel, (pid_t)thread->native) : NULL;
+    if (k || !thread->pthread)
+        return k;
+    /* A child of fork() may still hold its parent's native ID; struct pthread is always right. */
+    if (!ts->pthread_id && !ts->pthread_tried) {
+        ts->pthread_tried = true;
+        ts->pthread_id = find_pthread_id(ts);
+    }
+    int32_t id = 0;
+    if (!ts->pthread_id || memory_read(ts->reader, thread->pthread + ts->pthread_id, &id, 4) < 0)
+        return NULL;
+    return id > 0 ? kernel_find(ts->kernel, id) : NULL;
+}
+
+static void match_threads(struct threads *ts)
+{
+    bool missing = false;
+    if (!ts->kernel)
+        return;
+    for (int again = 0; again < 2; again++) {
+        missing = ts->pthread_tried = false;
+        for (size_t i = 0; i < ts->n; i++) {
+            struct thread *thread = ts->at[i];
+            if (!thread->kernel)
+                thread->kernel = match(ts, thread);
+            missing = missing || !thread->kernel;
+        }
+        if (!missing || again)
+            break;
+        refresh_kernel(ts);
+    }
+    if (missing)
+        ts->refreshed_ms -= REFRESH_MS - KERNEL_MS; /* soon again */
+}
+
+static void free_thread(struct threads *ts, struct thread *thread)
+{
+    ts->objects -= thread->memory.cap_objects;
+    if (ts->shared)
+        ts->shared->threads--;
+    stack_memory_finish(&thread->memory);
+    free(thread);
+}
+
+static struct thread *thread_at(struct threads *ts, uint64_t address, size_t *hint)
+{
+    for (size_t k = 0; k < ts->n; k++) {
+        size_t i = (*hint + k) % ts->n;
+        if (ts->at[i]->address == address) {
+            *hint = i + 1;
+            return ts->at[i];
+        }
+    }
+    return NULL;
+}
+
+static int find_threads(struct threads *ts, size_t interpreter, uint64_t head)
+{
+    const struct python_offsets *o = ts->offsets;
+    uint8_t bytes[THREAD_MAX];
+    size_t len = o->thread_pthread > o->thread_native ? o->thread_pthread : o->thread_native;
+    size_t hint = 0, steps = 0;
+    len = (len > o->thread_interpreter ? len : o->thread_interpreter) + 8;
+    if (len > sizeof(bytes) || o->thread_next + 8 > len)
+        return -EFAULT;
+    for (uint64_t at = head; at;) {
+        uint64_t owner, pthread, native = 0, next;
+        if (++steps > SAMPLE_THREADS_MAX)
+            break;
+        if (memory_read(ts->reader, at, bytes, len) < 0)
+            return -EFAULT;
+        memcpy(&owner, bytes + o->thread_interpreter, 8);
+        memcpy(&next, bytes + o->thread_next, 8);
+        memcpy(&pthread, bytes + o->thread_pthread, 8);
+        if (o->thread_native)
+            memcpy(&native, bytes + o->thread_native, 8);
+        if (owner != ts->interpreters[interpreter].address)
+            return -EFAULT;
+        struct thread *thread = thread_at(ts, at, &hint);
+        if (thread && thread->found)
+            return -ELOOP;
+        if (!thread) {
+            if (ts->n >= SAMPLE_THREADS_MAX ||
+                (ts->shared && ts->shared->threads >= SAMPLE_ALL_THREADS_MAX))
+                break;
+            if (ts->n == ts->cap) {
+                ts->cap = ts->cap ? ts->cap * 2 : 16;
+                ts->at = xrealloc(ts->at, ts->cap, sizeof(struct thread *));
+            }
+            thread = xcalloc(1, sizeof(*thread));
+            ts->at[ts->n++] = thread;
+            if (ts->shared)
+                ts->shared->threads++;
+        }
+        if (thread->native != native || thread->pthread != pthread)
+            thread->kernel = NULL;
+        thread->address = at;
+        thread->pthread = pthread;
+        thread->native = native;
+        thread->interpreter = interpreter;
+        thread->found = true;
+        at = next;
+    }
+    return 0;
+}
+
+int threads_refresh(struct threads *ts)
+{
+    const struct python_offsets *o = ts->offsets;
+    uint64_t at;
+    int e = read64(ts, ts->runtime + o->runtime_interpreters, &at);
+    if (e < 0)
+        return e;
+    ts->interpreters_head = at;
+    ts->n_interpreters = 0;
+    for (size_t i = 0; i < ts->n; i++)
+        ts->at[i]->found = false;
+    while (e == 0 && at && ts->n_interpreters < SAMPLE_INTERPRETERS_MAX) {
+        struct interpreter *ip = &ts->interpreters[ts->n_interpreters];
+        uint64_t head = 0;
+        *ip = (struct interpreter){.address = at,
+                                   .gil = o->runtime_gil ? ts->runtime + o->runtime_gil : 0};
+        e = read64(ts, at + o->interpreter_threads, &head);
+        if (e == 0 && o->interpreter_gil)
+            e = read64(ts, at + o->interpreter_gil, &ip->gil);
+        ip->head = head;
+        if (e == 0)
+            e = find_threads(ts, ts->n_interpreters, head);
+        ts->n_interpreters++;
+        if (e == 0)
+            e = read64(ts, at + o->interpreter_next, &at);
+        if (at == ts->interpreters_head)
+            e = -ELOOP;
+    }
+    size_t left = 0;
+    for (size_t i = 0; i < ts->n; i++) {
+        /* After a torn walk all stay: the next one sorts it out. */
+        if (ts->at[i]->found || e < 0)
+            ts->at[left++] = ts->at[i];
+        else
+            free_thread(ts, ts->at[i]);
+    }
+    ts->n = left;
+    ts->refreshed_ms = now_ms();
+    match_threads(ts);
+    return e;
+}
+
+bool threads_stale(const struct threads *ts)
+{
+    return now_ms() - ts->refreshed_ms >= REFRESH_MS;
+}
+
+void threads_expire(struct threads *ts)
+{
+    ts->refreshed_ms = 0;
+}
+
+void threads_finish(struct threads *ts)
+{
+    for (size_t i = 0; i < ts->n; i++)
+        free_thread(ts, ts->at[i]);
+    free(ts->at);
+    ts->at = NULL;
+    ts->n = ts->cap = 0;
+}

@@ -1,0 +1,49 @@
+/* The interpreters of a process and their threads, as the lists in its memory say, each thread with
+ * what the kernel knows of it. One thread at a time. */
+#pragma once
+
+#include "sample/sample_internal.h"
+
+struct thread {
+    uint64_t address, pthread;
+    uint64_t native; /* as the thread sees it; 0: not known yet */
+    uint32_t status; /* as just read, of free-threaded builds */
+    size_t interpreter;
+    struct kernel_thread *kernel;
+    struct stack_memory memory;
+    bool found;
+};
+
+struct interpreter {
+    uint64_t address, gil;
+    uint64_t head, holder; /* as just read */
+    int32_t locked;        /* behind holder, as in the lock itself */
+};
+
+struct threads {
+    /* The caller's; kernel: NULL for an image of memory; shared: may be NULL. */
+    struct memory_reader *reader;
+    const struct python_offsets *offsets;
+    uint64_t runtime; /* _PyRuntime */
+    struct kernel *kernel;
+    struct sample_shared *shared;
+
+    struct interpreter interpreters[SAMPLE_INTERPRETERS_MAX];
+    size_t n_interpreters;
+    uint64_t interpreters_head;
+    struct thread **at;
+    size_t n, cap;
+    uint32_t pthread_id; /* where the ID lies in struct pthread; 0: not known */
+    bool pthread_tried;  /* to find out, in this round of matching */
+    size_t objects;      /* addresses that the memories of all threads have room for */
+    int64_t refreshed_ms, kernel_ms;
+};
+
+/* Walks all lists. 0, or -errno: what was found until then stays, and so do the threads that were
+ * known before. */
+int threads_refresh(struct threads *ts);
+/* Whether the last walk is so long ago that there should be another. */
+bool threads_stale(const struct threads *ts);
+/* The next look begins with a walk. */
+void threads_expire(struct threads *ts);
+void threads_finish(struct threads *ts);
