@@ -45,6 +45,7 @@ struct world {
     bool hang_after_review;        /* the API server hangs from then on */
     int refuse_create;             /* status of each create of a result; 0: none */
     bool vanish;                   /* the object goes between create and patch */
+    bool time_stands;              /* while an answer is awaited */
     _Atomic int handled;           /* uploads that reached the handler */
     sem_t block;                   /* see world_block_worker() */
     struct worker_task blocker;

@@ -236,8 +236,13 @@ static void strangers_cost_the_api_server_nothing(void **state)
 static void too_early(void **state)
 {
     struct world *w = *state;
-    w->uid = xstrdup("u-0"); /* the caches are empty still */
+    w->uid = xstrdup("u-0");
+    /* Nothing is listed, nor tried again. */
+    sim_apiserver_set_faults(w->server, &(struct sim_faults){.failed = 1000});
+    w->time_stands = true;
     upload(w, 503, "the controller is starting");
+    w->time_stands = false;
+    sim_apiserver_set_faults(w->server, &(struct sim_faults){0});
     free(TAKE(w->uid));
     world_add_profile(w, STORED_CONFIG_MAP, NULL);
     upload(w, 503, "the profile's Pod is not known yet");
