@@ -8,12 +8,20 @@
 
 #include "runner/sample.h"
 
+/* They quote py-spy, which quotes its target: shown as they may reach a status and a terminal. */
+static void set(struct outcome *o, int reason, const char *format, va_list args)
+{
+    char draft[2 * sizeof(o->message)]; /* cut below, between characters */
+    vsnprintf(draft, sizeof(draft), format, args);
+    o->reason = reason;
+    str_show(str_of(draft), o->message, sizeof(o->message));
+}
+
 void outcome_set(struct outcome *o, int reason, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    o->reason = reason;
-    vsnprintf(o->message, sizeof(o->message), format, args);
+    set(o, reason, format, args);
     va_end(args);
 }
 
@@ -21,8 +29,7 @@ int run_fail(struct run *run, int reason, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    run->outcome.reason = reason;
-    vsnprintf(run->outcome.message, sizeof(run->outcome.message), format, args);
+    set(&run->outcome, reason, format, args);
     va_end(args);
     return -1;
 }

@@ -3,20 +3,20 @@
 #include <errno.h>
 #include <stdarg.h>
 
+#include "base/str.h"
+
 /* Twice the message, so that the byte at which a long one is cut is known. The text is made aside
  * also because the arguments may point into the err that is filled. */
 enum { DRAFT = 2 * sizeof(((struct err *)NULL)->message) };
 
-/* Puts the draft into err->message: one line, cut between UTF-8 characters, so that it may go into
- * a status as it is. */
-static void keep(struct err *err, const char *draft)
+/* Puts the draft into err->message: one line that may go into a status or to a terminal as it is,
+ * whatever it quotes. */
+static void keep(struct err *err, char *draft)
 {
-    size_t len = strnlen(draft, sizeof(err->message) - 1);
-    while (len && ((unsigned char)draft[len] & 0xc0) == 0x80)
-        len--;
-    for (size_t i = 0; i < len; i++)
-        err->message[i] = draft[i] == '\n' || draft[i] == '\r' ? ' ' : draft[i];
-    err->message[len] = '\0';
+    for (char *c = draft; *c; c++)
+        if (*c == '\n' || *c == '\r')
+            *c = ' ';
+    str_show(str_of(draft), err->message, sizeof(err->message));
 }
 
 static void append(char draft[static DRAFT], const char *text)

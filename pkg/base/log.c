@@ -78,8 +78,8 @@ static bool put_cstr(struct line *l, const char *s)
     return put(l, s, strlen(s), TAIL);
 }
 
-/* One character of a quoted value. Control characters, C1 included, would reach a terminal;
- * what is no UTF-8 would break readers of JSON. */
+/* One character of a quoted value. Control characters would reach a terminal; what is no UTF-8
+ * would break readers of JSON. */
 static bool put_escaped(struct line *l, struct str *rest)
 {
     uint32_t rune = 0xfffd;
@@ -94,7 +94,7 @@ static bool put_escaped(struct line *l, struct str *rest)
         len = (size_t)snprintf(text, sizeof(text), "\\%c",
                                rune == '\n' ? 'n' : (rune == '\r' ? 'r' : 't'));
         from = text;
-    } else if (rune < 0x20 || (rune >= 0x7f && rune < 0xa0) || rune == 0x2028 || rune == 0x2029) {
+    } else if (rune_is_control(rune) || rune_is_bidi(rune)) {
         len = (size_t)snprintf(text, sizeof(text), "\\u%04x", (unsigned)(rune & 0xffff));
         from = text;
     }

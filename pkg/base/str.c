@@ -186,6 +186,42 @@ bool str_is_utf8(struct str s)
     return true;
 }
 
+bool rune_is_control(uint32_t rune)
+{
+    return rune < 0x20 || (rune >= 0x7f && rune < 0xa0) || rune == 0x2028 || rune == 0x2029;
+}
+
+bool rune_is_bidi(uint32_t rune)
+{
+    return rune == 0x061c || rune == 0x200e || rune == 0x200f ||
+           (rune >= 0x202a && rune <= 0x202e) || (rune >= 0x2066 && rune <= 0x2069);
+}
+
+size_t str_show(struct str s, char *to, size_t size)
+{
+    size_t len = 0;
+    while (s.len) {
+        char escape[8];
+        uint32_t rune = (unsigned char)s.ptr[0];
+        size_t n = str_utf8_next(s, &rune), taken = n ? n : 1;
+        struct str piece = str_sub(s, 0, taken);
+        if (rune == '\n' || rune == '\r' || rune == '\t')
+            piece = rune == '\n' ? STR("\\n") : rune == '\r' ? STR("\\r") : STR("\\t");
+        else if (!n || rune_is_control(rune) || rune_is_bidi(rune))
+            piece = (struct str){escape, (size_t)snprintf(escape, sizeof(escape),
+                                                          !n || rune < 0x80 ? "\\x%02x" : "\\u%04x",
+                                                          (unsigned)(rune & 0xffff))};
+        if (piece.len >= size - len)
+            break;
+        memcpy(to + len, piece.ptr, piece.len);
+        len += piece.len;
+        s = str_sub(s, taken, s.len);
+    }
+    if (size)
+        to[len] = '\0';
+    return len;
+}
+
 uint64_t str_hash(struct str s)
 {
     uint64_t hash = 0xcbf29ce484222325u;

@@ -51,4 +51,13 @@ size_t str_utf8_next(struct str s, uint32_t *ret_rune);
 /* Whether all of it is valid UTF-8 (no surrogates, no over-long forms). */
 bool str_is_utf8(struct str s);
 
+/* C0 and C1 controls and DEL, which drive a terminal, and what Unicode ends a line with. */
+bool rune_is_control(uint32_t rune);
+/* Characters that show nothing but turn the text around them. */
+bool rune_is_bidi(uint32_t rune);
+/* Text from outside as it may be shown on a terminal or in a status: both of the above, and bytes
+ * that are no UTF-8, are escaped ("\n", "\x1b", "\u202e"). Copies at most size - 1 bytes, cut
+ * between characters, and a NUL; returns how many without it. */
+size_t str_show(struct str s, char *to, size_t size);
+
 uint64_t str_hash(struct str s); /* FNV-1a, 64 bits; not for untrusted keys, see base/map.h */

@@ -104,29 +104,20 @@ static pid_t status_container_pid(struct str status)
     return 0;
 }
 
-/* Length of the valid UTF-8 sequence at the start of s, or 0. */
-static size_t utf8_length(struct str s)
-{
-    for (size_t n = 1; n <= 4 && n <= s.len; n++) {
-        if (str_is_utf8(str_sub(s, 0, n)))
-            return n;
-    }
-    return 0;
-}
-
 /* Arguments are separated by NUL; a process may also have written a title over them, with a tail
- * of NULs (setproctitle: "gunicorn: worker [app]"). Control characters would break lines. */
+ * of NULs (setproctitle: "gunicorn: worker [app]"). Control characters would break lines or turn
+ * them. */
 static struct str clean_command(struct arena *arena, struct str raw)
 {
     while (raw.len > 0 && raw.ptr[raw.len - 1] == '\0')
         raw.len--;
     _cleanup_(buf_finish) struct buf out = BUF_INIT(PROC_COMMAND_MAX);
     while (raw.len > 0) {
-        size_t n = utf8_length(raw);
-        unsigned char c = (unsigned char)raw.ptr[0];
-        struct str piece = n == 0                  ? STR("\xEF\xBF\xBD")
-                           : c < 0x20 || c == 0x7f ? STR(" ")
-                                                   : str_sub(raw, 0, n);
+        uint32_t c = 0;
+        size_t n = str_utf8_next(raw, &c);
+        struct str piece = n == 0                                  ? STR("\xEF\xBF\xBD")
+                           : rune_is_control(c) || rune_is_bidi(c) ? STR(" ")
+                                                                   : str_sub(raw, 0, n);
         if (out.len + piece.len > PROC_COMMAND_MAX)
             break;
         buf_append_str(&out, piece);

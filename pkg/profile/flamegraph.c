@@ -30,13 +30,6 @@ struct drawing {
     int rows;
 };
 
-/* Characters that show nothing but turn the text around them: told, not obeyed. */
-static bool is_bidi_control(uint32_t c)
-{
-    return c == 0x061c || c == 0x200e || c == 0x200f || (c >= 0x202a && c <= 0x202e) ||
-           (c >= 0x2066 && c <= 0x2069);
-}
-
 static void put_char(struct buf *out, uint32_t c)
 {
     switch (c) {
@@ -53,7 +46,7 @@ static void put_char(struct buf *out, uint32_t c)
         buf_append_cstr(out, "&quot;");
         break;
     default:
-        if (is_bidi_control(c))
+        if (rune_is_bidi(c))
             buf_appendf(out, "\\u%04" PRIx32, c);
         else
             utf8_append(out, c);

@@ -12,7 +12,7 @@ uint32_t clean_next(struct str s, size_t *pos)
     *pos += len ? len : 1;
     if (!len || c == 0xfffe || c == 0xffff)
         return 0xfffd;
-    if (c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029)
+    if (rune_is_control(c))
         return ' ';
     return c;
 }
@@ -124,7 +124,10 @@ static void append_clean(struct str s, struct buf *out)
 {
     for (size_t pos = 0; pos < s.len;) {
         uint32_t c = clean_next(s, &pos);
-        utf8_append(out, c == ';' ? ',' : c);
+        if (rune_is_bidi(c))
+            buf_appendf(out, "\\u%04" PRIx32, c);
+        else
+            utf8_append(out, c == ';' ? ',' : c);
     }
 }
 

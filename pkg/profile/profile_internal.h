@@ -92,7 +92,8 @@ int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t w
 /* The frames from the root to `node` in `path`, which is grown; returns how many. */
 size_t profile_path(const struct profile *p, uint32_t node, uint32_t **path, size_t *cap);
 
-/* The text of a frame, cleaned (control characters, ';', bytes that are not UTF-8). */
+/* The text of a frame, cleaned (control and bidirectional characters, ';', bytes that are not
+ * UTF-8). */
 struct labels {
     struct str common; /* the directory that all files of the application share, with its '/' */
 };

@@ -99,6 +99,16 @@ static void test_one_line(void **state)
     assert_string_equal(err.message, "bad header  X-Evil: 1");
 }
 
+static void test_what_it_quotes_cannot_drive_a_terminal(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    err_set(&err, ERR_INVALID, "file '%s'", "\x1b[2J\x9b\xe2\x80\xae");
+    assert_string_equal(err.message, "file '\\x1b[2J\\x9b\\u202e'");
+    err_wrap(&err, "read \x07");
+    assert_string_equal(err.message, "read \\x07: file '\\x1b[2J\\x9b\\u202e'");
+}
+
 static void test_code_names(void **state)
 {
     (void)state;
@@ -122,6 +132,7 @@ int main(void)
         cmocka_unit_test(test_wrap_keeps_the_rest),
         cmocka_unit_test(test_long_messages),
         cmocka_unit_test(test_one_line),
+        cmocka_unit_test(test_what_it_quotes_cannot_drive_a_terminal),
         cmocka_unit_test(test_code_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

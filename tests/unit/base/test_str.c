@@ -224,6 +224,70 @@ static void test_utf8_next(void **state)
     }
 }
 
+static void test_show(void **state)
+{
+    (void)state;
+    static const struct {
+        struct str text;
+        const char *shown;
+    } rows[] = {
+        {STR(""), ""},
+        {STR("na\xc3\xafve (a.py:7)"), "na\xc3\xafve (a.py:7)"},
+        {STR("a\\b"), "a\\b"},
+        {STR("a\nb\rc\td\0e"), "a\\nb\\rc\\td\\x00e"},
+        {STR("\x1b]0;owned\x07\x1b[2J\x7f"), "\\x1b]0;owned\\x07\\x1b[2J\\x7f"},
+        {STR("\xc2\x9b\x33\x31m\xc2\x85"), "\\u009b31m\\u0085"},
+        {STR("\x9b\x33\x31m\xff\xc3"), "\\x9b31m\\xff\\xc3"},
+        {STR("\xc0\xaf\xed\xa0\x80"), "\\xc0\\xaf\\xed\\xa0\\x80"},
+        {STR("\xe2\x80\xaetxt.exe\xe2\x81\xa6\xd8\x9c"), "\\u202etxt.exe\\u2066\\u061c"},
+        {STR("\xe2\x80\xa8\xe2\x80\xa9"), "\\u2028\\u2029"},
+        {STR("\xf0\x9f\x90\x8d"), "\xf0\x9f\x90\x8d"},
+    };
+    char to[64];
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        assert_int_equal(str_show(rows[i].text, to, sizeof(to)), strlen(rows[i].shown));
+        assert_string_equal(to, rows[i].shown);
+        /* What is shown once may be shown again. */
+        char again[64];
+        str_show(str_of(to), again, sizeof(again));
+        assert_string_equal(again, to);
+    }
+    /* Cut between characters, never inside an escape, and nothing is written behind the size. */
+    for (size_t size = 0; size < 12; size++) {
+        memset(to, '#', sizeof(to));
+        size_t len = str_show(STR("a\x1b\xc3\xafz"), to, size);
+        size_t want = size < 2 ? 0 : size < 6 ? 1 : size < 8 ? 5 : size < 9 ? 7 : 8;
+        assert_int_equal(len, want);
+        if (size)
+            assert_int_equal(to[len], '\0');
+        for (size_t i = size; i < sizeof(to); i++)
+            assert_int_equal(to[i], '#');
+    }
+}
+
+/* No code point that a terminal would obey comes through, and every other one does. */
+static void test_show_all(void **state)
+{
+    (void)state;
+    for (uint32_t rune = 0; rune <= 0x10ffff; rune++) {
+        if (rune >= 0xd800 && rune <= 0xdfff)
+            continue;
+        char text[5] = "", to[16];
+        size_t n = rune < 0x80 ? 1 : rune < 0x800 ? 2 : rune < 0x10000 ? 3 : 4;
+        static const unsigned char first[] = {0, 0, 0xc0, 0xe0, 0xf0};
+        uint32_t left = rune;
+        for (size_t i = n; i-- > 1; left >>= 6)
+            text[i] = (char)(0x80 | (left & 0x3f));
+        text[0] = (char)(first[n] | left);
+        str_show((struct str){text, n}, to, sizeof(to));
+        bool control = rune < 32 || (rune > 126 && rune < 160) || rune == 0x2028 ||
+                       rune == 0x2029 || rune == 0x61c || rune == 0x200e || rune == 0x200f ||
+                       (rune > 0x2029 && rune < 0x202f) || (rune > 0x2065 && rune < 0x206a);
+        if (control ? to[0] != '\\' : strcmp(to, text) != 0)
+            fail_msg("U+%04X is shown as %s", rune, to);
+    }
+}
+
 static void test_hash(void **state)
 {
     (void)state;
@@ -236,12 +300,13 @@ static void test_hash(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_compare), cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_trim),    cmocka_unit_test(test_find),
-        cmocka_unit_test(test_cut),     cmocka_unit_test(test_dup),
-        cmocka_unit_test(test_to_i64),  cmocka_unit_test(test_to_u64),
-        cmocka_unit_test(test_utf8),    cmocka_unit_test(test_utf8_next),
-        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_compare),  cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_trim),     cmocka_unit_test(test_find),
+        cmocka_unit_test(test_cut),      cmocka_unit_test(test_dup),
+        cmocka_unit_test(test_to_i64),   cmocka_unit_test(test_to_u64),
+        cmocka_unit_test(test_utf8),     cmocka_unit_test(test_utf8_next),
+        cmocka_unit_test(test_hash),     cmocka_unit_test(test_show),
+        cmocka_unit_test(test_show_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -102,6 +102,9 @@ static void test_hostile_command_lines(void **state)
         const char *command;
     } rows_[] = {
         {STR("gunicorn: worker [app]\0\0\0\0\0"), "gunicorn: worker [app]"},
+        {STR("python\0\xc2\x9b\x33\x31m\0\xe2\x80\xae"
+             "evil"),
+         "python  31m  evil"},
         {STR("python\0-c\0a\nb\tc\x1b[31m\x7f"), "python -c a b c [31m"},
         {STR("python\0caf\xc3\xa9\0\xe2\x82\xac"), "python caf\xc3\xa9 \xe2\x82\xac"},
         {STR("py\xff\xc3\0x"), "py\xef\xbf\xbd\xef\xbf\xbd x"},

@@ -49,6 +49,32 @@ static void raw_is_read_back(void **state)
     }
 }
 
+static void hostile_names_stay_in_their_frame(void **state)
+{
+    (void)state;
+    _cleanup_(profile_destroyp) struct profile *p = profile_create(NULL);
+    _cleanup_(buf_finish) struct buf raw;
+    const struct profile_frame frame = {STR("a;b 7\nc\x1b[2J\xc2\x9b\xe2\x80\xae\x9b\"\\<"),
+                                        STR("/x\r.py"), 1};
+    uint32_t id, thread;
+
+    assert_int_equal(profile_add_thread(p, STR("t\x1b]0;\x07"), &thread, NULL), 0);
+    assert_int_equal(profile_add_frame(p, &frame, &id, NULL), 0);
+    assert_int_equal(profile_add_sample(p, thread, &id, 1, 3, NULL), 0);
+    write_with(profile_write_raw, p, &raw);
+    assert_string_equal(buf_cstr(&raw), "a,b 7 c [2J \\u202e\xef\xbf\xbd\"\\< (/x .py:1) 3\n");
+    static const writer in_json[] = {profile_write_speedscope, profile_write_chrometrace};
+    for (size_t i = 0; i < ARRAY_SIZE(in_json); i++) {
+        _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
+        _cleanup_(buf_finish) struct buf json;
+        write_with(in_json[i], p, &json);
+        parse(arena, &json);
+        for (size_t at = 0; at < json.len; at++)
+            assert_true((unsigned char)json.ptr[at] >= 0x20);
+        assert_true(str_is_utf8(buf_str(&json)));
+    }
+}
+
 /* py-spy's own file, line by line: only the order of its lines is another. */
 static void raw_is_pyspys(void **state)
 {
@@ -360,6 +386,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(raw_is_read_back),
+        cmocka_unit_test(hostile_names_stay_in_their_frame),
         cmocka_unit_test(raw_is_pyspys),
         cmocka_unit_test(file_names_are_shortened),
         cmocka_unit_test(speedscope_follows_its_schema),
