@@ -59,9 +59,9 @@ static int add_frame_cell(struct stack_reader *r, const struct stack_memory *m, 
 
 static void make_room(struct stack_reader *r, size_t need)
 {
-    if (need <= r->cap)
+    if (need < r->cap)
         return;
-    r->cap = need + need / 2;
+    r->cap = need + need / 2 + 1; /* never none, so that r->copy can be counted on from */
     r->copy = xrealloc(r->copy, r->cap, 1);
 }
 

@@ -1,8 +1,13 @@
 /* Memory of an interpreter that may hold anything: lists without an end, pointers to nowhere, texts
- * and tables of any length. Two looks, so that what the first one remembered is used. */
+ * and tables of any length, layouts that describe themselves falsely; and that changes while it is
+ * read. From 128 on, the first byte means memory made up (changing.h), before it a recorded image.
+ * Several looks, so that what the first one remembered is used. */
 #include "../unit/sample/image.h"
+#include "changing.h"
 #include "fuzz.h"
 #include "sample/target.h"
+
+#define MADE_UP 128
 
 static void check(void *context, const struct sample_thread *t)
 {
@@ -17,17 +22,42 @@ static void check(void *context, const struct sample_thread *t)
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
+static void recorded(const uint8_t *bytes, size_t len)
 {
     static struct image image;
     struct target *t = NULL;
     struct sample_options options = {.idle = true};
     if (image_load(&image, bytes, len) < 0 ||
         target_open_memory(&image.reader, image.runtime, image.minor, &options, &t, NULL) < 0)
-        return 0;
+        return;
     for (int i = 0; i < 3; i++)
         if (target_look(t, check, NULL, NULL) < 0)
             break;
     target_close(t);
+}
+
+static void made_up(const uint8_t *bytes, size_t len)
+{
+    static struct changing memory;
+    struct target *t = NULL;
+    if (changing_init(&memory, bytes, len) < 0)
+        return;
+    struct sample_options options = {.idle = true, .gil = memory.gil};
+    if (target_open_memory(&memory.reader, memory.fake.runtime, memory.minor, &options, &t, NULL) <
+        0)
+        return;
+    for (int i = 0; i < 4; i++) {
+        target_look(t, check, NULL, NULL);
+        changing_next_look(&memory);
+    }
+    target_close(t);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
+{
+    if (len && bytes[0] >= MADE_UP)
+        made_up(bytes, len);
+    else
+        recorded(bytes, len);
     return 0;
 }

@@ -36,6 +36,8 @@ uint64_t fake_alloc(struct fake *f, size_t size)
 
 void fake_put(struct fake *f, uint64_t address, const void *bytes, size_t len)
 {
+    if (address - f->base > f->len || len > f->len - (address - f->base))
+        abort();
     memcpy(f->bytes + (address - f->base), bytes, len);
 }
 
@@ -46,8 +48,14 @@ void fake_put64(struct fake *f, uint64_t address, uint64_t value)
 
 void fake_init(struct fake *f, unsigned minor, uint8_t *bytes, size_t len, uint64_t base)
 {
+    fake_init_as(f, offsets_find(minor), bytes, len, base);
+}
+
+void fake_init_as(struct fake *f, const struct python_offsets *offsets, uint8_t *bytes, size_t len,
+                  uint64_t base)
+{
     *f = (struct fake){.reader = {.read = fake_read}, .bytes = bytes, .len = len, .base = base};
-    f->offsets = offsets_find(minor);
+    f->offsets = offsets;
     if (!f->offsets)
         abort();
     f->runtime = fake_alloc(f, 8192);

@@ -1,6 +1,6 @@
-/* An interpreter made up in memory: what CPython would hold there, as far as the sampler looks, for
- * 3.8 to 3.12. Simulations change it between looks; a hostile program holds one that lies. The
- * bytes are the caller's; addresses are those that the target would see. */
+/* An interpreter made up in memory: what CPython would hold there, as far as the sampler looks.
+ * Simulations change it between looks; fuzzers do within a look; a hostile program holds one that
+ * lies. The bytes are the caller's; addresses are those that the target would see. */
 #pragma once
 
 #include "sample/memory.h"
@@ -22,8 +22,12 @@ struct fake_thread {
     size_t room;        /* bytes there */
 };
 
-/* One interpreter without threads. Aborts when `len` bytes do not suffice for what follows. */
+/* One interpreter of 3.8 to 3.12, without threads. Aborts when `len` bytes do not suffice for what
+ * follows. */
 void fake_init(struct fake *f, unsigned minor, uint8_t *bytes, size_t len, uint64_t base);
+/* With a layout of one's own. */
+void fake_init_as(struct fake *f, const struct python_offsets *offsets, uint8_t *bytes, size_t len,
+                  uint64_t base);
 uint64_t fake_alloc(struct fake *f, size_t size);
 void fake_put(struct fake *f, uint64_t address, const void *bytes, size_t len);
 void fake_put64(struct fake *f, uint64_t address, uint64_t value);

@@ -7,57 +7,19 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "described.h"
 #include "sample/offsets.h"
-
-#define WORDS 100
-
-/* Returns the number of words that are needed. */
-static size_t put(uint64_t *words, unsigned minor, uint64_t free_threaded)
-{
-    memset(words, 0, WORDS * sizeof(*words));
-    memcpy(words, "xdebugpy", 8);
-    words[1] = 0x03000000u | minor << 16;
-    words[2] = free_threaded;
-    size_t at = 3, newer = minor >= 14;
-    words[at + 2] = 632; /* interpreters.head */
-    at += 3;
-    words[at + 2] = 7264; /* next */
-    words[at + 3] = 7344; /* threads.head */
-    at += 8 + newer;      /* threads_main */
-    words[at] = 7400;     /* ceval.gil */
-    words[at + 1] = 9000; /* _gil */
-    words[at + 3] = 9016;
-    words[at + 4] = 9008;
-    at += 5 + 2 * newer; /* code_object_generation, tlbc_generation */
-    const uint64_t thread[] = {304, 0, 8, 16, 72, 152, 160, 232, 36};
-    memcpy(words + at, thread, sizeof(thread));
-    at += 9;
-    const uint64_t frame[] = {88, 8, 0, 56, 72, 70};
-    memcpy(words + at, frame, sizeof(frame));
-    at += 6 + 2 * newer; /* stackpointer, tlbc_index */
-    const uint64_t code[] = {216, 112, 120, 128, 136, 68, 52, 96, 104, 208};
-    memcpy(words + at, code, sizeof(code));
-    at += 10 + newer;  /* co_tlbc */
-    words[at + 1] = 8; /* ob_type */
-    at += 2 + 4 + 3 + 3 + 4 * newer + 3 + 2 + 3;
-    words[at + 1] = 16; /* bytes */
-    words[at + 2] = 32;
-    at += 3;
-    const uint64_t text[] = {64, 32, 16, 40};
-    memcpy(words + at, text, sizeof(text));
-    return at + 4;
-}
 
 static void test_described(void **state)
 {
     (void)state;
     for (unsigned minor = 13; minor <= 14; minor++) {
-        uint64_t words[WORDS];
+        uint64_t words[DESCRIBED_WORDS];
         struct python_offsets o;
-        put(words, minor, 0);
+        described_put(words, minor, 0);
         assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, NULL), 0);
         assert_int_equal(o.minor, minor);
-        assert_int_equal(o.runtime_interpreters, 632);
+        assert_int_equal(o.runtime_interpreters, 1040);
         assert_int_equal(o.interpreter_next, 7264);
         assert_int_equal(o.interpreter_threads, 7344);
         assert_int_equal(o.interpreter_gil, 7400);
@@ -83,9 +45,9 @@ static void test_described(void **state)
         assert_int_equal(o.text_compact, 56);
         assert_int_equal(o.thread_status, 0);
     }
-    uint64_t words[WORDS];
+    uint64_t words[DESCRIBED_WORDS];
     struct python_offsets o;
-    put(words, 13, 1);
+    described_put(words, 13, 1);
     assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, NULL), 0);
     assert_int_equal(o.thread_status, 36);
 }
@@ -93,16 +55,16 @@ static void test_described(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    uint64_t words[WORDS];
+    uint64_t words[DESCRIBED_WORDS];
     struct python_offsets o = {.minor = 99};
     struct err err = ERR_INIT;
-    put(words, 14, 1);
+    described_put(words, 14, 1);
     assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, &err), ERR_INVALID);
     assert_non_null(strstr(err.message, "free-threaded"));
-    put(words, 15, 0);
+    described_put(words, 15, 0);
     assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, &err), ERR_INVALID);
     assert_non_null(strstr(err.message, "3.15"));
-    size_t needed = put(words, 13, 0);
+    size_t needed = described_put(words, 13, 0);
     for (size_t n = 1; n < needed; n++)
         assert_int_equal(offsets_from_runtime((uint8_t *)words, n * 8, &o, NULL), ERR_INVALID);
     words[0]++;
@@ -115,11 +77,11 @@ static void test_refused(void **state)
 static void test_proportion(void **state)
 {
     (void)state;
-    uint64_t words[WORDS];
+    uint64_t words[DESCRIBED_WORDS];
     size_t refused = 0;
     for (size_t i = 3; i < 80; i++) {
         struct python_offsets o;
-        put(words, 13, 0);
+        described_put(words, 13, 0);
         words[i] = UINT64_C(1) << 40;
         refused += offsets_from_runtime((uint8_t *)words, sizeof(words), &o, NULL) == ERR_INVALID;
     }
