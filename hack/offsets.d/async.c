@@ -1,4 +1,4 @@
-/* Compiled by hack/offsets against the headers of CPython 3.12 or 3.13; never run. Each FIELD
+/* Compiled by hack/offsets against the headers of CPython 3.12 to 3.14; never run. Each FIELD
  * becomes four bytes of the section .offsets, in the order in which they stand here. */
 #include <Python.h>
 #include <stddef.h>
@@ -9,8 +9,12 @@
 #include <internal/pycore_moduleobject.h>
 
 #define MINOR (PY_MINOR_VERSION)
-#if MINOR != 12 && MINOR != 13
-#error "earlier ones are not looked at, later ones keep the task elsewhere"
+#if MINOR >= 14
+#include <internal/pycore_genobject.h>
+#include <internal/pycore_tstate.h>
+#endif
+#if MINOR < 12 || MINOR > 14
+#error "where these keep their tasks has not been looked at"
 #endif
 
 #define FIELD(name, value)                                                                         \
@@ -21,7 +25,13 @@
 struct task {
     PyObject_HEAD PyObject *loop, *callback0, *context0, *callbacks, *exception, *exception_tb,
         *result, *source_tb, *cancel_msg;
-#if MINOR >= 13
+#if MINOR >= 14
+    PyObject *cancelled_exc, *awaited_by;
+    int state;
+    char is_task, awaited_by_is_set;
+    unsigned char flags;
+    int num_cancels_requested;
+#elif MINOR >= 13
     PyObject *cancelled_exc;
     int state;
     unsigned flags;
@@ -33,10 +43,21 @@ struct task {
     PyObject *fut_waiter, *coro, *name;
 };
 
+#if MINOR >= 14
+#define IN_THREAD_TASK   offsetof(_PyThreadStateImpl, asyncio_running_task)
+#define IN_MODULES       0
+#define IN_STATE_TYPE    0
+#define IN_STATE_CURRENT 0
+#else
 struct state {
     PyTypeObject *future_iter_type, *task_step_type, *future_type, *task_type;
     PyObject *asyncio, *context_keyword, *current_tasks;
 };
+#define IN_THREAD_TASK   0
+#define IN_MODULES       offsetof(PyInterpreterState, imports.modules)
+#define IN_STATE_TYPE    offsetof(struct state, task_type)
+#define IN_STATE_CURRENT offsetof(struct state, current_tasks)
+#endif
 
 FIELD(minor, MINOR)
 FIELD(task_coro, offsetof(struct task, coro))
@@ -46,10 +67,11 @@ FIELD(type_name, offsetof(PyTypeObject, tp_name))
 FIELD(type_base, offsetof(PyTypeObject, tp_base))
 FIELD(int_tag, offsetof(PyLongObject, long_value.lv_tag))
 FIELD(int_digits, offsetof(PyLongObject, long_value.ob_digit))
-FIELD(interpreter_modules, offsetof(PyInterpreterState, imports.modules))
+FIELD(thread_task, IN_THREAD_TASK)
+FIELD(interpreter_modules, IN_MODULES)
 FIELD(module_state, offsetof(PyModuleObject, md_state))
-FIELD(state_task_type, offsetof(struct state, task_type))
-FIELD(state_current, offsetof(struct state, current_tasks))
+FIELD(state_task_type, IN_STATE_TYPE)
+FIELD(state_current, IN_STATE_CURRENT)
 FIELD(dict_keys, offsetof(PyDictObject, ma_keys))
 FIELD(keys_index_bytes, offsetof(struct _dictkeysobject, dk_log2_index_bytes))
 FIELD(keys_kind, offsetof(struct _dictkeysobject, dk_kind))

@@ -64,6 +64,8 @@ struct async *async_create(struct memory_reader *reader, const struct python_off
     a->reader = reader;
     a->offsets = offsets;
     a->at = *o;
+    if (offsets->interpreter_modules)
+        a->at.interpreter_modules = offsets->interpreter_modules;
     a->name = BUF_INIT(NAME_BYTES * 4);
     return a;
 }
@@ -237,10 +239,13 @@ static void add_task(struct async *a, uint64_t address)
         a->candidates[a->n++] = (struct candidate){.address = address};
 }
 
-static void list_tasks(struct async *a, struct module *m)
+static void list_tasks(struct async *a, uint64_t interpreter)
 {
     uint64_t type;
     struct entries e;
+    struct module *m = module_of(a, interpreter);
+    if (!m)
+        return;
     if (read64(a, m->tasks + a->offsets->object_type, &type) < 0 || type != m->dict_type) {
         m->tasks = 0;
         return;
@@ -305,14 +310,15 @@ static bool read_task(struct async *a, struct candidate *c)
     return memory_read(a->reader, c->name, c->raw, c->raw_len) == 0;
 }
 
-void async_begin(struct async *a, uint64_t interpreter)
+void async_begin(struct async *a, uint64_t interpreter, uint64_t thread)
 {
+    uint64_t task;
     size_t left = 0;
     a->n = 0;
-    struct module *m = module_of(a, interpreter);
-    if (!m)
-        return;
-    list_tasks(a, m);
+    if (!a->at.thread_task)
+        list_tasks(a, interpreter);
+    else if (read64(a, thread + a->at.thread_task, &task) == 0)
+        add_task(a, task);
     for (size_t i = 0; i < a->n; i++)
         if (read_task(a, &a->candidates[i])) {
             if (i != left)
@@ -366,7 +372,8 @@ bool async_end(struct async *a, const struct raw_frame *frames, size_t n, struct
             const struct candidate *c = &a->candidates[k];
             if (frames[i].address != frame_of(a, c))
                 continue;
-            if (frames[i].code != c->code || !unchanged(a, c) || !decode(a, c))
+            if (frames[i].code != stack_reference(a->offsets, c->code) || !unchanged(a, c) ||
+                !decode(a, c))
                 return false;
             *ret_name = buf_str(&a->name);
             *ret_at = i;

@@ -80,7 +80,9 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
     skip(&w, 2); /* size, id */
     o.interpreter_next = next(&w);
     o.interpreter_threads = next(&w);
-    skip(&w, newer ? 5 : 4); /* [threads_main], gc, imports, sysdict, builtins */
+    skip(&w, newer ? 2 : 1); /* [threads_main], gc */
+    o.interpreter_modules = next(&w);
+    skip(&w, 2); /* sysdict, builtins */
     o.interpreter_gil = next(&w);
     uint32_t own_gil = next(&w);
     skip(&w, 1); /* enabled */

@@ -18,6 +18,7 @@ struct python_offsets {
     uint32_t interpreter_next;
     uint32_t interpreter_threads; /* newest thread */
     uint32_t interpreter_gil;     /* pointer to its lock; 0: runtime_gil */
+    uint32_t interpreter_modules; /* sys.modules; 0: not told */
     uint32_t gil_holder;          /* last thread that had it */
     uint32_t gil_locked;
     uint32_t thread_next;

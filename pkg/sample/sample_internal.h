@@ -58,6 +58,11 @@ struct raw_frame {
     uint64_t address, code, instruction;
 };
 #define STACK_DEPTH_MAX 4096
+/* The address in a reference that a frame holds: from 3.14 on its low bits are a tag. */
+static inline uint64_t stack_reference(const struct python_offsets *o, uint64_t reference)
+{
+    return o->minor >= 14 ? reference & ~UINT64_C(3) : reference;
+}
 
 /* The code objects of the last stack of a thread and of some before: the next one reads them along
  * with the frames. */
@@ -123,14 +128,15 @@ bool stack_prepare(struct stack_reader *r, struct stack_memory *m, uint64_t thre
  * -EAGAIN: it kept changing while it was read. -EFAULT: pointers that lead nowhere. */
 int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
 
-/* Where 3.12 and 3.13 keep the running tasks of asyncio: a dictionary from loops to tasks in the
- * state of the module _asyncio. Made by hack/offsets. */
+/* Where the running tasks of asyncio are: in 3.12 and 3.13 in a dictionary from loops to tasks in
+ * the state of the module _asyncio, in 3.14 in the state of their thread. Made by hack/offsets. */
 struct async_offsets {
     uint32_t minor;
     uint32_t task_coro, task_name;
     uint32_t coro_frame; /* the frame, which is in the object */
     uint32_t type_name, type_base;
     uint32_t int_tag, int_digits;
+    uint32_t thread_task; /* 0: in the dictionary, which the next ones lead to */
     uint32_t interpreter_modules;
     uint32_t module_state;
     uint32_t state_task_type, state_current;
@@ -146,8 +152,8 @@ struct async;
 /* NULL: this version does not show tasks. */
 struct async *async_create(struct memory_reader *reader, const struct python_offsets *offsets);
 void async_destroy(struct async *a); /* NULL is fine */
-/* Before the stack of a thread of this interpreter is read. */
-void async_begin(struct async *a, uint64_t interpreter);
+/* Before the stack of a thread is read; addresses of its interpreter and of its state. */
+void async_begin(struct async *a, uint64_t interpreter, uint64_t thread);
 /* After. The task's name, "Task-7" where it was given none, and the index of the frame that it
  * begins with; false: no task. The name lives until async_begin(). */
 bool async_end(struct async *a, const struct raw_frame *frames, size_t n, struct str *ret_name,

@@ -16,9 +16,8 @@
 #define CHUNK_MAX       (1u << 20) /* bytes of one piece of the data stack */
 #define COPY_MAX        (8u << 20)
 #define OWNER_GENERATOR 1
-#define OWNER_SHIM      3           /* this and above: no Python code */
-#define SPARE           32          /* frames of earlier looks that are kept in view */
-#define TAGS            UINT64_C(3) /* of references, from 3.14 on */
+#define OWNER_SHIM      3  /* this and above: no Python code */
+#define SPARE           32 /* frames of earlier looks that are kept in view */
 
 void stack_memory_finish(struct stack_memory *m)
 {
@@ -273,9 +272,8 @@ static int bytes_of_object(struct walk *w, uint64_t address, const uint8_t **ret
 static int add_raw(struct stack_reader *r, uint64_t address, const uint8_t *bytes)
 {
     const struct python_offsets *o = r->offsets;
-    struct raw_frame f = {.address = address, .code = get64(bytes + o->frame_code)};
-    if (o->minor >= 14)
-        f.code &= ~TAGS;
+    struct raw_frame f = {.address = address,
+                          .code = stack_reference(o, get64(bytes + o->frame_code))};
     if (o->thread_chunk) {
         f.instruction = get64(bytes + o->frame_instruction);
     } else {

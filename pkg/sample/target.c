@@ -27,6 +27,7 @@ struct target {
     struct threads threads;
     size_t first; /* thread that the next look begins with: the one that had no time left */
     struct thread *expected; /* the only one with a stack at the last look; NULL: other than one */
+    struct thread *begun;    /* whose task has been read, its stack not yet; NULL: none's */
     struct sample_counts counts;
     struct sample_frame *frames[STACK_DEPTH_MAX];
 };
@@ -37,7 +38,7 @@ _Static_assert(offsetof(struct interpreter, locked) ==
 
 static int refresh(struct target *t)
 {
-    t->expected = NULL;
+    t->expected = t->begun = NULL;
     t->stack.prepared = NULL;
     return threads_refresh(&t->threads);
 }
@@ -123,6 +124,17 @@ static int read_stack(struct target *t, struct thread *thread)
     return e;
 }
 
+/* A task is read before the stack, and again after it. So what was read along of a stack before
+ * another one's task counts no more. */
+static void begin_task(struct target *t, struct thread *thread)
+{
+    if (!t->async || t->begun == thread)
+        return;
+    async_begin(t->async, t->threads.interpreters[thread->interpreter].address, thread->address);
+    t->begun = thread;
+    t->stack.prepared = NULL;
+}
+
 static void count_stack(struct target *t, struct thread *thread, bool running, bool gil,
                         target_fn *fn, void *context)
 {
@@ -132,9 +144,9 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
     /* A code object that is not one now may be the trace of a change; so once more. */
     for (int attempt = 0; attempt < 3 && e < 0 && e != -ETIME; attempt++) {
         t->counts.retries += attempt > 0;
-        if (t->async)
-            async_begin(t->async, t->threads.interpreters[thread->interpreter].address);
+        begin_task(t, thread);
         e = read_stack(t, thread);
+        t->begun = NULL;
         if (e == 0 && t->async &&
             !async_end(t->async, t->stack.frames, t->stack.depth, &task, &task_at))
             task = STR("");
@@ -189,8 +201,10 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
 {
     bool same;
     t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;
-    /* A task is read around its stack. */
-    int e = look_at_heads(t, t->async ? NULL : t->expected, &same);
+    t->begun = NULL;
+    if (t->expected)
+        begin_task(t, t->expected);
+    int e = look_at_heads(t, t->expected, &same);
     if (e == 0 && (!same || threads_stale(&t->threads))) {
         e = refresh(t);
         if (e == 0 || t->threads.n)
