@@ -15,6 +15,7 @@
 #define OUTPUT_MAX (512u << 20)
 #define TOP_LINES  30
 #define TOP_MAX    65536
+#define TASK_BYTES 512 /* shown of a task's name */
 
 struct arguments {
     const char *command;
@@ -54,8 +55,7 @@ static void help(void)
         "  -s, --subprocesses     children as well\n"
         "  -t, --threads          each thread apart\n"
         "  -F, --function         by function, not by line\n"
-        "  -a, --async-tasks      record, dump: the running task of asyncio as a frame (Python "
-        "3.12, 3.13)\n"
+        "  -a, --async-tasks      the running task of asyncio as a frame (Python 3.12 to 3.14)\n"
         "  -q, --quiet            no progress");
 }
 
@@ -339,34 +339,43 @@ struct top {
     int64_t stacks;
 };
 
-static struct top_entry *top_entry(struct top *top, const struct sample_frame *f)
+static struct top_entry *top_entry(struct top *top, struct str function, struct str file)
 {
-    _cleanup_(buf_finish) struct buf key = BUF_INIT(f->function.len + f->file.len + 2);
-    buf_append_str(&key, f->function);
+    _cleanup_(buf_finish) struct buf key = BUF_INIT(function.len + file.len + 2);
+    buf_append_str(&key, function);
     buf_append_char(&key, '\0');
-    buf_append_str(&key, f->file);
+    buf_append_str(&key, file);
     struct top_entry *e = map_get(top->index, buf_str(&key));
     if (e || top->n == TOP_MAX)
         return e;
     e = arena_alloc(top->arena, sizeof(*e));
-    e->function = arena_str(top->arena, f->function);
-    e->file = arena_str(top->arena, f->file);
+    e->function = arena_str(top->arena, function);
+    e->file = arena_str(top->arena, file);
     map_set(top->index, buf_str(&key), e);
     top->entries[top->n++] = e;
     return e;
+}
+
+static void count_entry(struct top *top, struct str function, struct str file, bool self)
+{
+    struct top_entry *e = top_entry(top, function, file);
+    if (!e)
+        return;
+    e->self += self;
+    e->total += e->last_stack != top->stacks;
+    e->last_stack = top->stacks;
 }
 
 static void count_top(void *context, const struct sample_thread *t)
 {
     struct top *top = context;
     top->stacks++;
-    for (size_t i = 0; i < t->depth; i++) {
-        struct top_entry *e = top_entry(top, t->frames[i]);
-        if (!e)
-            continue;
-        e->self += i == 0;
-        e->total += e->last_stack != top->stacks;
-        e->last_stack = top->stacks;
+    for (size_t i = 0; i < t->depth; i++)
+        count_entry(top, t->frames[i]->function, t->frames[i]->file, i == 0);
+    if (t->task.len) {
+        char text[TASK_BYTES];
+        snprintf(text, sizeof(text), "task %.*s", STR_ARG(record_task_name(t->task)));
+        count_entry(top, str_of(text), STR("asyncio"), false);
     }
 }
 
@@ -412,7 +421,8 @@ static void end_top(int signal_number)
 
 static int top(int proc, const struct arguments *a, struct err *err)
 {
-    struct sample_options options = {.idle = a->options.idle, .gil = a->options.gil};
+    struct sample_options options = {
+        .idle = a->options.idle, .gil = a->options.gil, .tasks = a->options.async_tasks};
     _cleanup_(target_closep) struct target *t = NULL;
     int r = target_open(proc, (pid_t)a->pid, &options, &t, err);
     if (r < 0)

@@ -103,19 +103,20 @@ static int add_frame(struct record *r, struct sample_frame *f, uint32_t *ret)
 }
 
 /* "Task-" and digits: numbered by asyncio. */
-static bool is_numbered(struct str name)
+struct str record_task_name(struct str name)
 {
     static const struct str prefix = {"Task-", 5};
     int64_t number;
     return str_starts_with(name, prefix) &&
-           str_to_i64(str_sub(name, prefix.len, name.len), 0, INT64_MAX, &number) == 0;
+                   str_to_i64(str_sub(name, prefix.len, name.len), 0, INT64_MAX, &number) == 0
+               ? STR("Task-*")
+               : name;
 }
 
 static int task_frame(struct record *r, struct str name, uint32_t *ret)
 {
-    if (is_numbered(name))
-        name = STR("Task-*");
-    else if (!map_get(r->tasks, name) && map_size(r->tasks) == RECORD_TASKS_MAX)
+    name = record_task_name(name);
+    if (!map_get(r->tasks, name) && map_size(r->tasks) == RECORD_TASKS_MAX)
         name = STR("(other)");
     else
         map_set(r->tasks, name, r);

@@ -62,3 +62,5 @@ DEFINE_CLEANUP(struct record *, record_destroy);
 void record_run(struct record *r);
 void record_stop(struct record *r);
 struct record_result record_result(const struct record *r);
+/* What stands for a task of this name where many are counted: "Task-*" if asyncio numbered it. */
+struct str record_task_name(struct str name);
