@@ -131,8 +131,9 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
         o.frame_owner >= o.frame_head || o.code_head > 1024 || o.code_file + 8 > o.code_head ||
         o.code_name + 8 > o.code_head || o.code_qualname + 8 > o.code_head ||
         o.code_lines + 8 > o.code_head || o.code_first_line + 4 > o.code_head ||
-        o.object_type + 16 > o.code_head || o.text_ascii > 256 ||
-        o.text_length + 8 > o.text_ascii || o.text_state + 4 > o.text_ascii ||
+        o.object_type + 16 > o.code_head || o.text_length < o.object_type + 8 ||
+        o.text_state < o.object_type + 8 || o.bytes_length < o.object_type + 8 ||
+        o.text_ascii > 256 || o.text_length + 8 > o.text_ascii || o.text_state + 4 > o.text_ascii ||
         o.bytes_bytes > 256 || o.bytes_length + 8 > o.bytes_bytes || !o.thread_frame ||
         !o.thread_chunk || !o.thread_native || !o.frame_owner || !o.interpreter_gil ||
         !o.code_qualname || (free_threaded && !o.thread_status))

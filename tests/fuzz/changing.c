@@ -6,6 +6,7 @@
 #include "../unit/sample/described.h"
 #include "base/cleanup.h"
 #include "fuzz.h"
+#include "sample/sample_internal.h"
 
 #define ARENA       (4u << 20)
 #define BASE        UINT64_C(0x10000000)
@@ -13,6 +14,7 @@
 #define SPARE       16 /* frames that nobody has called yet; every other one an object */
 #define NEXT_LOOK   24 /* a `when` from here on: that many looks later and 23 less */
 #define SCRIPT_MAX  1024
+#define TYPE_SHIFT  (1u << 2 | 32 | 64) /* an address that passes for the state of a text, too */
 #define THREAD_SIZE 512
 
 enum operation {
@@ -309,6 +311,62 @@ static void make_threads(struct changing *m, size_t n)
         put(m, m->threads[0].innermost, m->frames[SPARE]);
 }
 
+static uint64_t make_type(struct changing *m, const struct async_offsets *o, const char *name)
+{
+    uint64_t text = fake_alloc(&m->fake, 16), type = fake_alloc(&m->fake, 768);
+    type = ((type + 255) & ~UINT64_C(255)) + TYPE_SHIFT;
+    fake_put(&m->fake, text, name, strlen(name) + 1);
+    put(m, type + o->type_name, text);
+    return type;
+}
+
+static uint64_t make_dict(struct changing *m, const struct async_offsets *o, uint64_t type,
+                          uint64_t key, uint64_t value)
+{
+    uint64_t dict = fake_alloc(&m->fake, 64), keys = fake_alloc(&m->fake, o->keys_head + 128);
+    uint8_t index = 3, text_only = 1;
+    put(m, dict + m->offsets.object_type, type);
+    put(m, dict + o->dict_keys, keys);
+    put(m, keys + o->keys_entries, 1);
+    fake_put(&m->fake, keys + o->keys_index_bytes, &index, 1);
+    fake_put(&m->fake, keys + o->keys_kind, &text_only, 1);
+    put(m, keys + o->keys_head + 8, key);
+    put(m, keys + o->keys_head + 16, value);
+    add_object(m, dict);
+    add_object(m, keys);
+    return dict;
+}
+
+/* A task of asyncio that runs in the outermost frame. */
+static void make_task(struct changing *m)
+{
+    const struct async_offsets *o = NULL;
+    for (size_t i = 0; i < async_table_len; i++)
+        if (async_table[i].minor == m->minor)
+            o = &async_table[i];
+    if (!o || m->n_frames == SPARE)
+        return;
+    uint64_t text = make_type(m, o, "str"), dict = make_type(m, o, "dict");
+    uint64_t task_type = make_type(m, o, "_asyncio.Task"), task = fake_alloc(&m->fake, 256);
+    uint64_t name = fake_text(&m->fake, "t"), state = fake_alloc(&m->fake, 128);
+    uint64_t module = fake_alloc(&m->fake, 64), key = fake_text(&m->fake, "_asyncio");
+    put(m, name + m->offsets.object_type, text);
+    put(m, task + m->offsets.object_type, task_type);
+    put(m, task + o->task_coro, m->frames[m->n_frames - 1] - o->coro_frame);
+    put(m, task + o->task_name, name);
+    put(m, state + o->state_task_type, task_type);
+    put(m, state + o->state_current, make_dict(m, o, dict, m->fake.runtime, task));
+    put(m, module + o->module_state, state);
+    put(m, m->fake.interpreter + o->interpreter_modules, make_dict(m, o, dict, key, module));
+    add_object(m, name);
+    add_object(m, key);
+    add_object(m, task);
+    add_object(m, task_type);
+    add_object(m, text);
+    add_object(m, state);
+    add_object(m, module);
+}
+
 int changing_init(struct changing *m, const uint8_t *bytes, size_t len)
 {
     static uint8_t arena[ARENA];
@@ -319,6 +377,7 @@ int changing_init(struct changing *m, const uint8_t *bytes, size_t len)
     m->reader.read = changing_read;
     m->minor = 8 + bytes[0] % 7;
     m->gil = bytes[1] & 4;
+    m->tasks = bytes[1] & 16;
     size_t depth = bytes[3] < 248 ? bytes[3] % 64 : (bytes[3] - 247u) * 128;
     size_t at = CHANGING_HEADER;
     const struct python_offsets *built = offsets_find(m->minor);
@@ -351,6 +410,8 @@ int changing_init(struct changing *m, const uint8_t *bytes, size_t len)
     put(m, gil + m->offsets.gil_holder, m->threads[0].address);
     put(m, gil + m->offsets.gil_locked, 1);
     add_object(m, gil);
+    if (m->tasks)
+        make_task(m);
     for (size_t i = 0; i < m->n_chunks && i < 4; i++)
         add_object(m, m->chunks[i]);
     for (size_t i = 0; i < m->n_frames && i < 64; i++)

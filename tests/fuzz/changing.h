@@ -25,7 +25,7 @@ struct changing {
     struct fake fake;
     struct python_offsets offsets;
     unsigned minor;
-    bool gil;
+    bool gil, tasks;
     uint64_t frames[CHANGING_FRAMES_MAX], codes[CHANGING_CODES_MAX], chunks[CHANGING_CHUNKS_MAX];
     uint64_t objects[CHANGING_OBJECTS]; /* one of each kind and more */
     struct fake_thread threads[CHANGING_THREADS];

@@ -88,6 +88,22 @@ static void test_proportion(void **state)
     assert_true(refused >= 29);
 }
 
+/* Fields of a text that would lie in the head that all objects have: what is compared of it begins
+ * behind that. */
+static void test_fields_in_the_head(void **state)
+{
+    (void)state;
+    uint64_t words[DESCRIBED_WORDS];
+    struct python_offsets o;
+    size_t n = described_put(words, 13, false);
+    for (size_t field = n - 3; field < n - 1; field++) {
+        described_put(words, 13, false);
+        words[field] = 8;
+        assert_int_equal(offsets_from_runtime((uint8_t *)words, sizeof(words), &o, NULL),
+                         ERR_INVALID);
+    }
+}
+
 static void test_table(void **state)
 {
     (void)state;
@@ -110,9 +126,8 @@ static void test_table(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_described),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_proportion),
+        cmocka_unit_test(test_described),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_proportion), cmocka_unit_test(test_fields_in_the_head),
         cmocka_unit_test(test_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
