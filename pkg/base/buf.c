@@ -98,6 +98,20 @@ static bool is_unreserved(char c)
            c == '.' || c == '_' || c == '~';
 }
 
+void buf_append_rune(struct buf *b, uint32_t rune)
+{
+    if (rune > 0x10ffff || (rune >= 0xd800 && rune < 0xe000))
+        rune = 0xfffd;
+    if (rune < 0x80) {
+        buf_append_char(b, (char)rune);
+        return;
+    }
+    unsigned more = rune < 0x800 ? 1 : rune < 0x10000 ? 2 : 3; /* bytes behind the first */
+    buf_append_char(b, (char)((0xff00u >> (more + 1) & 0xff) | rune >> 6 * more));
+    while (more-- > 0)
+        buf_append_char(b, (char)(0x80 | (rune >> 6 * more & 0x3f)));
+}
+
 void buf_append_percent(struct buf *b, struct str s)
 {
     static const char digits[] = "0123456789ABCDEF";

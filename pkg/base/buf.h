@@ -30,6 +30,8 @@ void buf_append_char(struct buf *b, char c);
 void buf_appendf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void buf_appendv(struct buf *b, const char *format, va_list args)
     __attribute__((format(printf, 2, 0)));
+/* One code point as UTF-8; U+FFFD for what is none. */
+void buf_append_rune(struct buf *b, uint32_t rune);
 /* Percent-encodes everything but RFC 3986's unreserved characters. */
 void buf_append_percent(struct buf *b, struct str s);
 

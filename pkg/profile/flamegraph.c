@@ -49,7 +49,7 @@ static void put_char(struct buf *out, uint32_t c)
         if (rune_is_bidi(c))
             buf_appendf(out, "\\u%04" PRIx32, c);
         else
-            utf8_append(out, c);
+            buf_append_rune(out, c);
     }
 }
 

@@ -17,25 +17,6 @@ uint32_t clean_next(struct str s, size_t *pos)
     return c;
 }
 
-void utf8_append(struct buf *out, uint32_t code)
-{
-    if (code < 0x80) {
-        buf_append_char(out, (char)code);
-    } else if (code < 0x800) {
-        buf_append_char(out, (char)(0xc0 | (code >> 6)));
-        buf_append_char(out, (char)(0x80 | (code & 0x3f)));
-    } else if (code < 0x10000) {
-        buf_append_char(out, (char)(0xe0 | (code >> 12)));
-        buf_append_char(out, (char)(0x80 | ((code >> 6) & 0x3f)));
-        buf_append_char(out, (char)(0x80 | (code & 0x3f)));
-    } else {
-        buf_append_char(out, (char)(0xf0 | (code >> 18)));
-        buf_append_char(out, (char)(0x80 | ((code >> 12) & 0x3f)));
-        buf_append_char(out, (char)(0x80 | ((code >> 6) & 0x3f)));
-        buf_append_char(out, (char)(0x80 | (code & 0x3f)));
-    }
-}
-
 static struct str after_last(struct str s, struct str needle)
 {
     struct str found = STR_NULL;
@@ -127,7 +108,7 @@ static void append_clean(struct str s, struct buf *out)
         if (rune_is_bidi(c))
             buf_appendf(out, "\\u%04" PRIx32, c);
         else
-            utf8_append(out, c == ';' ? ',' : c);
+            buf_append_rune(out, c == ';' ? ',' : c);
     }
 }
 

@@ -127,4 +127,3 @@ void tree_finish(struct tree *t);
 /* Code point at *pos < s.len, which moves on. Control characters and line ends become spaces, bytes
  * that are not UTF-8 and non-characters U+FFFD. */
 uint32_t clean_next(struct str s, size_t *pos);
-void utf8_append(struct buf *out, uint32_t code);

@@ -3,27 +3,6 @@
 
 #define LENGTH_MAX (64u << 20) /* what is longer is no name */
 
-static void put_utf8(struct buf *out, uint32_t code)
-{
-    if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
-        code = 0xfffd;
-    if (code < 0x80) {
-        buf_append_char(out, (char)code);
-    } else if (code < 0x800) {
-        buf_append_char(out, (char)(0xc0 | code >> 6));
-        buf_append_char(out, (char)(0x80 | (code & 63)));
-    } else if (code < 0x10000) {
-        buf_append_char(out, (char)(0xe0 | code >> 12));
-        buf_append_char(out, (char)(0x80 | (code >> 6 & 63)));
-        buf_append_char(out, (char)(0x80 | (code & 63)));
-    } else {
-        buf_append_char(out, (char)(0xf0 | code >> 18));
-        buf_append_char(out, (char)(0x80 | (code >> 12 & 63)));
-        buf_append_char(out, (char)(0x80 | (code >> 6 & 63)));
-        buf_append_char(out, (char)(0x80 | (code & 63)));
-    }
-}
-
 int text_shape(const struct python_offsets *o, const uint8_t *head, size_t max_bytes,
                struct text_shape *ret)
 {
@@ -52,7 +31,7 @@ void text_decode(const struct text_shape *shape, const uint8_t *bytes, struct bu
             code |= (uint32_t)bytes[i + 1] << 8;
         if (shape->kind > 2)
             code |= (uint32_t)bytes[i + 2] << 16 | (uint32_t)bytes[i + 3] << 24;
-        put_utf8(out, code ? code : 0xfffd);
+        buf_append_rune(out, code ? code : 0xfffd);
     }
 }
 

@@ -183,6 +183,30 @@ static void test_read_file_sizes(void **state)
     }
 }
 
+static void test_append_rune(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t rune;
+        const char *text;
+    } rows[] = {{'a', "a"},
+                {0x7f, "\x7f"},
+                {0x80, "\xc2\x80"},
+                {0x7ff, "\xdf\xbf"},
+                {0x800, "\xe0\xa0\x80"},
+                {0xffff, "\xef\xbf\xbf"},
+                {0x10000, "\xf0\x90\x80\x80"},
+                {0x10ffff, "\xf4\x8f\xbf\xbf"},
+                {0xd800, "\xef\xbf\xbd"},
+                {0x110000, "\xef\xbf\xbd"}};
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct buf b = BUF_INIT(16);
+        buf_append_rune(&b, rows[i].rune);
+        assert_string_equal(buf_cstr(&b), rows[i].text);
+        buf_finish(&b);
+    }
+}
+
 static void test_read_file_failures(void **state)
 {
     (void)state;
@@ -233,6 +257,7 @@ int main(void)
         cmocka_unit_test(test_take),
         cmocka_unit_test(test_percent),
         cmocka_unit_test(test_read_file_sizes),
+        cmocka_unit_test(test_append_rune),
         cmocka_unit_test(test_read_file_failures),
         cmocka_unit_test(test_read_file_at_proc),
     };
