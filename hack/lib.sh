@@ -111,3 +111,26 @@ build_preset() {
     run_long "Configuring $1" "$ROOT/build/$1-configure.log" in_root cmake --preset "$1" &&
         run_long "Building $1" "$ROOT/build/$1-build.log" in_root cmake --build --preset "$1" -j "$(nproc)"
 }
+
+# debian_tree ARCHITECTURE SUITE FOLDER PACKAGE…: lays out Debian's packages and all that they need in FOLDER, once.
+# None of their scripts runs, so any architecture will do. Without the security archive: it drops a suite early.
+debian_tree() {
+    local arch=$1 suite=$2 folder=$3 include name
+    shift 3
+    [[ ! -d $folder ]] || return 0
+    include=$(IFS=,; echo "$*")
+    rm -rf "$folder.new" "$folder.new.tar"
+    mkdir -p "$folder.new"
+    # shellcheck disable=SC2016 # "$1" is for mmdebstrap
+    run_long "Fetching $suite for $arch: $*" "$CACHE/log/tree-$suite-$arch.log" \
+        mmdebstrap --architectures="$arch" --variant=extract --include="$include" \
+        --aptopt='Apt::Install-Recommends "false"' --setup-hook='sed -i /security/d "$1/etc/apt/sources.list"' \
+        "$suite" "$folder.new.tar"
+    tar -x -f "$folder.new.tar" -C "$folder.new" --no-same-owner --exclude='./dev/*'
+    rm "$folder.new.tar"
+    # From trixie on the links come with a script of base-files.
+    for name in bin sbin lib; do
+        [[ -e $folder.new/$name ]] || ln -s "usr/$name" "$folder.new/$name"
+    done
+    mv -T "$folder.new" "$folder"
+}
