@@ -369,7 +369,7 @@ int target_open(int proc, pid_t pid, const struct sample_options *options, struc
         if ((e == 0 && t->threads.n) || e == -ETIME)
             break;
     }
-    if (e < 0 || t->threads.n == 0) {
+    if ((e < 0 && e != -ETIME) || t->threads.n == 0) {
         r = still_there(t, err);
         return r < 0 ? r
                      : err_set(err, ERR_INVALID,

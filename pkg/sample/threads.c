@@ -22,20 +22,31 @@ static int read64(struct threads *ts, uint64_t address, uint64_t *ret)
     return memory_read(ts->reader, address, ret, sizeof(*ret));
 }
 
+/* musl, glibc. In this order, because with glibc the first is padding or a random guard, whereas
+ * the second lies behind musl's structure, in memory of any content. */
+#ifdef __aarch64__
+static const uint32_t usual[] = {32, 208};
+#else
+static const uint32_t usual[] = {48, 720};
+#endif
+
 /* Before 3.11 the interpreter keeps only the address of struct pthread, whose layout is the C
- * library's own. The ID is the first number in it that is the ID of a thread, in all threads. */
+ * library's own. The ID is the first number in it that is the ID of a thread, in all threads, and
+ * not of the same one twice. */
 static uint32_t find_pthread_id(struct threads *ts)
 {
-    static const uint32_t usual[] = {720, 208, 48,
-                                     32}; /* glibc on x86_64, aarch64; musl likewise */
     uint8_t bytes[PTHREAD_HEAD];
     uint32_t candidates[PTHREAD_HEAD / 4 + ARRAY_SIZE(usual)];
+    int32_t last[ARRAY_SIZE(candidates)] = {0};
     size_t n = 0;
     for (size_t i = 0; i < ARRAY_SIZE(usual); i++)
         candidates[n++] = usual[i];
     for (uint32_t at = 16; at < PTHREAD_HEAD; at += 4)
         candidates[n++] = at;
     for (size_t i = 0; i < ts->n && n; i++) {
+        /* A thread has a state in each interpreter that it has been in. */
+        if (i && ts->at[i]->pthread == ts->at[i - 1]->pthread)
+            continue;
         /* The main thread's lies near the end of a mapping with some C libraries. */
         size_t len = sizeof(bytes);
         while (len >= 64 && memory_read(ts->reader, ts->at[i]->pthread, bytes, len) < 0)
@@ -45,8 +56,10 @@ static uint32_t find_pthread_id(struct threads *ts)
             int32_t id = 0;
             if (candidates[k] + 4 <= len)
                 memcpy(&id, bytes + candidates[k], sizeof(id));
-            if (id > 0 && kernel_find(ts->kernel, id))
-                candidates[left++] = candidates[k];
+            if (id <= 0 || id == last[k] || !kernel_find(ts->kernel, id))
+                continue;
+            candidates[left] = candidates[k];
+            last[left++] = id;
         }
         n = left;
     }
@@ -136,8 +149,9 @@ static int find_threads(struct threads *ts, size_t interpreter, uint64_t head)
         uint64_t owner, pthread, native = 0, next;
         if (++steps > SAMPLE_THREADS_MAX)
             break;
-        if (memory_read(ts->reader, at, bytes, len) < 0)
-            return -EFAULT;
+        int e = memory_read(ts->reader, at, bytes, len);
+        if (e < 0)
+            return e;
         memcpy(&owner, bytes + o->thread_interpreter, 8);
         memcpy(&next, bytes + o->thread_next, 8);
         memcpy(&pthread, bytes + o->thread_pthread, 8);
@@ -198,7 +212,7 @@ int threads_refresh(struct threads *ts)
         ts->n_interpreters++;
         if (e == 0)
             e = read64(ts, at + o->interpreter_next, &at);
-        if (at == ts->interpreters_head)
+        if (e == 0 && at == ts->interpreters_head)
             e = -ELOOP;
     }
     size_t left = 0;
