@@ -225,6 +225,26 @@ def dump(suite, minor):
     return f"{len(lines)} frames with their lines; {got[0].split(': ')[1]}"
 
 
+def threads(suite):
+    """Every thread by the kernel's number for it here, not by the one in its own namespace."""
+    with program(suite, "sleepers") as pid:
+        time.sleep(1)  # until all of them have got to their sleep
+        text = run("dump", "-p", str(pid)).stdout
+        there = {int(name): name for name in os.listdir(f"/proc/{pid}/task")}
+        states = {}
+        for tid in there:
+            with open(f"/proc/{pid}/task/{tid}/stat") as stat:
+                states[tid] = stat.read().rsplit(")", 1)[1].split()[0]
+    blocks = re.findall(r"^Thread (\d+) \((\w+)[^)]*\): .*\n    (\w+) ", text, re.MULTILINE)
+    found = {int(tid): (state, function) for tid, state, function in blocks}
+    expect(len(blocks) == 21 and found.keys() == there.keys(), f"{blocks}, not {sorted(there)}")
+    for tid, (state, function) in found.items():
+        want = ("idle", "sleep") if tid != pid else ("running", function)
+        expect((state, function) == want, f"thread {tid} of {pid}: {state} in {function}()")
+        expect((states[tid] == "R") == (tid == pid), f"thread {tid} is {states[tid]}")
+    return "21 threads, 20 of them idle in sleep()"
+
+
 def top(suite):
     with program(suite, "sleepers") as pid:
         child = subprocess.Popen(
@@ -232,9 +252,10 @@ def top(suite):
         )
         text = ""
         try:
+            deadline = time.monotonic() + LIMIT
             while "work (" not in text:  # one table a second
                 line = child.stdout.readline()
-                expect(line, "it ended by itself")
+                expect(line and time.monotonic() < deadline, f"no table with work(): {text}")
                 text += line
             child.send_signal(signal.SIGINT)
             text += child.stdout.read()
@@ -273,7 +294,8 @@ def unit(path):
     expect(done.returncode == 0, f"status {done.returncode}\n{last}")
     tests = re.findall(r"\[  PASSED  \] (\d+) test", done.stdout)
     expect(tests, f"no summary\n{last}")
-    return f"{tests[-1]} tests"
+    skipped = re.findall(r"\[  SKIPPED \] (\d+) test", done.stdout)
+    return f"{tests[-1]} tests" + (f", {skipped[-1]} skipped" if skipped else "")
 
 
 def main():
@@ -291,6 +313,7 @@ def main():
         minor = int(re.match(r"Python 3\.(\d+)", text)[1])
         python = text.strip()
         check(f"{python} dump", dump, suite, minor)
+        check(f"{python} threads", threads, suite)
         check(f"{python} busy", busy, suite)
         check(f"{python} busy --gil", busy, suite, "-g")
         check(f"{python} 1 busy, 20 asleep", sleepers, suite)
