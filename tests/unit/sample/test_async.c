@@ -9,6 +9,7 @@
 #include <glob.h>
 #include <math.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +30,7 @@ static pid_t start(const char *python, const char *program)
     assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nothing running */
         dup2(fds[1], STDOUT_FILENO);
         unsetenv("LD_PRELOAD");
         execl(python, "python3", "-c", program, NULL);

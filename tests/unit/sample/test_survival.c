@@ -75,6 +75,7 @@ static pid_t start(const char *program, const char *argument)
     assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nothing running */
         setpgid(0, 0);
         dup2(fds[1], STDOUT_FILENO);
         unsetenv("LD_PRELOAD");
