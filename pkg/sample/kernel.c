@@ -30,6 +30,7 @@ struct kernel_thread {
     int64_t runtime_base; /* ns used when the present account began, or when it was asked last */
     unsigned name_age;
     char name[17];
+    const void *mark;
 };
 
 struct kernel {
@@ -221,12 +222,19 @@ struct str kernel_thread_name(struct kernel *k, struct kernel_thread *t)
         char text[32];
         if (read_at(k, t->outer, "comm", text, sizeof(text)) > 0) {
             struct str name = str_trim(str_of(text));
+            if (!str_eq(name, str_of(t->name)))
+                t->mark = NULL;
             snprintf(t->name, sizeof(t->name), "%.*s", STR_ARG(name));
         }
         t->name_age = NAME_LOOKS;
     }
     t->name_age--;
     return str_of(t->name);
+}
+
+const void **kernel_thread_mark(struct kernel_thread *t)
+{
+    return &t->mark;
 }
 
 static void open_files(struct kernel *k, struct kernel_thread *t)
@@ -315,12 +323,14 @@ static void follow_span(struct kernel *k, int64_t total)
 
 void kernel_begin(struct kernel *k)
 {
+    if (k->n == 1)
+        return; /* it is hot, or the only one to ask */
     int64_t total = processor_time(k);
     follow_span(k, total);
     bool explained_by_holder = k->span.taken && k->span.full;
     k->span.taken = false;
-    if (k->n == 1 || (explained_by_holder && k->accounts && !k->ask_all))
-        return; /* it is hot, or the only one to ask; or nobody else can have run */
+    if (explained_by_holder && k->accounts && !k->ask_all)
+        return; /* nobody else can have run */
     bool known = k->accounts && total >= 0 && !k->ask_all;
     if (known && total - k->account_base <= UNSEEN_NS)
         return;
@@ -342,8 +352,21 @@ void kernel_begin(struct kernel *k)
     begin_account(k, total);
 }
 
-bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool gil)
+static char ask_state(struct kernel *k, struct kernel_thread *t)
 {
+    if (t->open)
+        return kernel_thread_state(t);
+    char text[128];
+    int n = read_at(k, t->outer, "stat", text, sizeof(text));
+    k->unanswered += n == -EMFILE || n == -ENFILE || n == -ENOMEM;
+    return state_of(text, n);
+}
+
+bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool gil,
+                        bool moved)
+{
+    if (k->n == 1 && gil && !moved)
+        follow_span(k, processor_time(k));
     if (gil && t->hot && k->span.full && !k->ask_all) {
         k->span.taken = true;
         t->hot = HOT_LOOKS;
@@ -352,15 +375,7 @@ bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect,
     if (!suspect && !t->hot && !k->ask_all && k->n > 1)
         return false;
     open_files(k, t);
-    char state;
-    if (t->open) {
-        state = kernel_thread_state(t);
-    } else {
-        char text[128];
-        int n = read_at(k, t->outer, "stat", text, sizeof(text));
-        k->unanswered += n == -EMFILE || n == -ENFILE || n == -ENOMEM;
-        state = state_of(text, n);
-    }
+    char state = moved ? 'R' : ask_state(k, t);
     k->gone = k->gone || state == 0;
     if (state == 'R') {
         if (!t->hot)

@@ -47,6 +47,24 @@ bool process_ended(const struct process *p)
     return p->pidfd >= 0 && poll(&fd, 1, 0) > 0;
 }
 
+size_t processes_watch(struct processes *ps)
+{
+    for (size_t i = 0; i < ps->n; i++)
+        ps->fds[i] = (struct pollfd){.fd = ps->at[i]->pidfd, .events = POLLIN};
+    return ps->n;
+}
+
+void processes_watched(struct processes *ps)
+{
+    bool gone = false;
+    for (size_t i = 0; i < ps->n; i++) {
+        ps->at[i]->gone = ps->at[i]->gone || ps->fds[i].revents;
+        gone = gone || ps->at[i]->gone;
+    }
+    if (gone)
+        processes_drop_gone(ps);
+}
+
 void process_close(struct processes *ps, struct process *p)
 {
     if (p->target) {

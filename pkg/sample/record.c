@@ -11,13 +11,14 @@
 #include "proc/proc.h"
 #include "sample/record_internal.h"
 
-#define NS        INT64_C(1000000000)
-#define NAP_NS    (NS / 10) /* the longest sleep between two looks at `stop` */
-#define SWEEP_NS  (NS / 4)
-#define ROUND_NS  NS     /* for one look at all processes */
-#define REST      9      /* times as long as it took rests what takes all the time that it may */
-#define ORDER_MAX 300000 /* samples whose order is kept */
-#define ROOTS_MAX 3      /* frames beside the stack's own: process, thread, task */
+#define NS         INT64_C(1000000000)
+#define NAP_NS     (NS / 10) /* the longest sleep between two looks at `stop` */
+#define SWEEP_NS   (NS / 4)
+#define ROUND_NS   NS         /* for one look at all processes */
+#define WATCHED_NS (NS / 100) /* in which no number of a process comes round */
+#define REST       9      /* times as long as it took rests what takes all the time that it may */
+#define ORDER_MAX  300000 /* samples whose order is kept */
+#define ROOTS_MAX  3      /* frames beside the stack's own: process, thread, task */
 
 /* A thread in the profile. */
 struct label {
@@ -29,7 +30,8 @@ struct record {
     struct record_options options;
     struct profile *profile;
     struct processes processes;
-    size_t first; /* whom the next look begins with */
+    size_t first;       /* whom the next look begins with */
+    int64_t watched_ns; /* when it was last known who has ended */
     struct random_seeded random;
     atomic_bool stop;
     struct record_result result;
@@ -50,11 +52,12 @@ static int64_t system_now_ns(struct record_time *self)
     return ts.tv_sec * NS + ts.tv_nsec;
 }
 
-static void system_sleep_until(struct record_time *self, int64_t ns)
+static void system_sleep_until(struct record_time *self, int64_t ns, struct pollfd *fds, size_t n)
 {
-    (void)self;
-    struct timespec ts = {.tv_sec = ns / NS, .tv_nsec = ns % NS};
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+    int64_t left = ns - system_now_ns(self);
+    left = left > 0 ? left : 0;
+    struct timespec ts = {.tv_sec = left / NS, .tv_nsec = left % NS};
+    ppoll(fds, n, &ts, NULL);
 }
 
 static struct record_time system_time = {system_now_ns, system_sleep_until};
@@ -133,7 +136,7 @@ static int add_label(struct record *r, struct str text, struct str root, struct 
 }
 
 /* Threads that come and go for days would fill the profile with their names. NULL: it is full. */
-static const struct label *label_of(struct record *r, const struct sample_thread *t)
+static const struct label *make_label(struct record *r, const struct sample_thread *t)
 {
     char thread[64], text[96];
     if (t->name.len)
@@ -159,6 +162,16 @@ static const struct label *label_of(struct record *r, const struct sample_thread
     *kept = label;
     map_set(r->labels, str_of(text), kept);
     return kept;
+}
+
+static const struct label *label_of(struct record *r, const struct sample_thread *t)
+{
+    if (t->mark && *t->mark)
+        return *t->mark;
+    const struct label *label = make_label(r, t);
+    if (t->mark)
+        *t->mark = label;
+    return label;
 }
 
 static void on_stack(void *context, const struct sample_thread *t)
@@ -254,7 +267,7 @@ static bool look_at(struct record *r, struct process *p)
     int64_t begun = now_ns(r);
     if (begun < p->rest_ns)
         return false;
-    if (process_ended(p)) {
+    if (begun - r->watched_ns > WATCHED_NS && process_ended(p)) {
         p->gone = true;
         return true;
     }
@@ -313,14 +326,18 @@ static int64_t gap_ns(struct record *r)
     return (int64_t)(random_exponential(&r->random.source) * (double)NS / (double)r->options.rate);
 }
 
-static void nap_until(const struct record *r, int64_t until)
+/* What is late asks who has ended all the same. */
+static void nap_until(struct record *r, int64_t until)
 {
+    struct processes *ps = &r->processes;
     int64_t now = now_ns(r);
-    while (now < until && !atomic_load(&r->stop)) {
+    do {
         int64_t end = until - now > NAP_NS ? now + NAP_NS : until;
-        r->options.time->sleep_until(r->options.time, end);
-        now = now_ns(r);
-    }
+        size_t n = processes_watch(ps);
+        r->options.time->sleep_until(r->options.time, end, ps->fds, n);
+        processes_watched(ps);
+        r->watched_ns = now = now_ns(r);
+    } while (now < until && processes_alive(ps) && !atomic_load(&r->stop));
 }
 
 static bool sweep_due(const struct record *r)
@@ -346,7 +363,7 @@ void record_run(struct record *r)
             continue;
         }
         nap_until(r, next);
-        if (atomic_load(&r->stop))
+        if (atomic_load(&r->stop) || !processes_alive(&r->processes))
             break;
         look_at_all(r, end);
         int64_t now = now_ns(r);

@@ -5,6 +5,7 @@
  * thread, which it blocks; record_stop() may be called from any thread or signal handler. */
 #pragma once
 
+#include <poll.h>
 #include <stdatomic.h>
 
 #include "profile/profile.h"
@@ -20,7 +21,8 @@
 /* Time through a seam, so that a test can live through a day in a minute. */
 struct record_time {
     int64_t (*now_ns)(struct record_time *self); /* monotonic */
-    void (*sleep_until)(struct record_time *self, int64_t ns);
+    /* Sleeps, but not beyond the moment at which one of the descriptors is ready. */
+    void (*sleep_until)(struct record_time *self, int64_t ns, struct pollfd *fds, size_t n);
 };
 
 struct record_options {

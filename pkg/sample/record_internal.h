@@ -25,7 +25,8 @@ struct processes {
     struct sample_options options;
     struct sample_shared shared;
     struct process *at[RECORD_PROCESSES_MAX];
-    size_t n, next; /* next: whom the next sweep begins with */
+    struct pollfd fds[RECORD_PROCESSES_MAX]; /* of the processes, in the same order */
+    size_t n, next;                          /* next: whom the next sweep begins with */
     int64_t sampled;
     bool left_out;             /* children, for want of room or descriptors */
     struct sample_counts gone; /* of targets that are closed */
@@ -39,6 +40,10 @@ void processes_finish(struct processes *ps);
 
 /* It ended, even if its number means another one by now. */
 bool process_ended(const struct process *p);
+/* Of all processes at once: fills fds, of which it returns the number, for poll(); and drops those
+ * that it found ready. */
+size_t processes_watch(struct processes *ps);
+void processes_watched(struct processes *ps);
 /* It runs another program now, which is opened when the next sweep comes by. */
 void process_close(struct processes *ps, struct process *p);
 /* Opens what became Python, and with `children` looks for new ones. Takes some 20 ms at most, and

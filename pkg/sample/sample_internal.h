@@ -116,6 +116,7 @@ struct stack_reader {
     struct stack_cells cells;
     const struct stack_memory *prepared; /* whose copy the batch's next reading makes */
     struct raw_frame frames[STACK_DEPTH_MAX];
+    uint64_t objects[STACK_DEPTH_MAX]; /* of the way through the copy */
     size_t depth;
     bool cut;       /* deeper than the maximum */
     bool suspended; /* the outermost frame is a generator's without a caller */
@@ -124,6 +125,9 @@ void stack_reader_finish(struct stack_reader *r);
 /* Adds to r->batch what the next stack_read() of this thread begins with, so that it comes along
  * with whatever else is read. False: nothing was added. */
 bool stack_prepare(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
+/* Whether the copy that came along shows the thread at work: its innermost frames stood otherwise
+ * in the second half. */
+bool stack_moved(const struct stack_reader *r, const struct stack_memory *m);
 /* Reads the frames of the thread state at `thread` into r->frames, innermost first. 0, or -errno:
  * -EAGAIN: it kept changing while it was read. -EFAULT: pointers that lead nowhere. */
 int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
@@ -172,6 +176,8 @@ int kernel_refresh(struct kernel *k, struct err *err);
 struct kernel_thread *kernel_find(struct kernel *k, pid_t inner);
 pid_t kernel_thread_id(const struct kernel_thread *t); /* as this /proc numbers it */
 struct str kernel_thread_name(struct kernel *k, struct kernel_thread *t);
+/* Whatever is put there goes when the thread, or its name, does. */
+const void **kernel_thread_mark(struct kernel_thread *t);
 /* 'R', 'S', …; 0: gone. */
 char kernel_thread_state(struct kernel_thread *t);
 /* Once before the states of a look are asked for: finds out whether threads that slept when they
@@ -179,8 +185,9 @@ char kernel_thread_state(struct kernel_thread *t);
 void kernel_begin(struct kernel *k);
 void kernel_end(struct kernel *k); /* after the last one */
 /* Whether it runs or waits for a core. suspect: there is reason to ask the kernel now. gil: it
- * holds the interpreter's lock. */
-bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool gil);
+ * holds the interpreter's lock. moved: it was seen to run, just now. */
+bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool gil,
+                        bool moved);
 /* Whether one that was asked for since the last call had ended: another may stand in its place. */
 bool kernel_misses_threads(struct kernel *k);
 /* How many threads could not be asked for since the last call: no descriptors are left. */

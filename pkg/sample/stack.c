@@ -269,6 +269,27 @@ static int bytes_of_object(struct walk *w, uint64_t address, const uint8_t **ret
     return memory_read(w->r->reader, address, w->single, head);
 }
 
+bool stack_moved(const struct stack_reader *r, const struct stack_memory *m)
+{
+    const struct stack_cells *cells = &r->cells;
+    if (r->prepared != m || (r->offsets->thread_cframe && cells->cframe != m->cframe))
+        return false;
+    if (cells->first != cells->last)
+        return true;
+    size_t chunk = chunk_of(m, cells->first), head = r->offsets->frame_head, at, len = 0;
+    if (chunk < m->n_chunks) {
+        at = m->chunks[chunk].at;
+        len = m->chunks[chunk].used;
+    }
+    for (size_t i = 0; len == 0 && i < m->n_objects; i++) {
+        if (m->objects[i] != cells->first)
+            continue;
+        at = r->half - (m->n_objects - i) * head;
+        len = head;
+    }
+    return len && memcmp(r->copy + at, r->copy + r->half + at, len) != 0;
+}
+
 static int add_raw(struct stack_reader *r, uint64_t address, const uint8_t *bytes)
 {
     const struct python_offsets *o = r->offsets;
@@ -384,7 +405,7 @@ static void forget(struct stack_memory *m)
 /* One copy and one way through it. 0, AGAIN, or -errno. */
 static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thread, int attempt)
 {
-    uint64_t objects[STACK_DEPTH_MAX];
+    uint64_t *objects = r->objects;
     bool known = m->n_chunks || m->n_objects || m->codes.n || m->cframe;
     int e = capture(r, m, thread);
     if (e == -ETIME)

@@ -164,6 +164,7 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
         return; /* no Python code at the moment: just begun, or at its end */
     struct sample_thread sample = {
         .tid = thread->kernel ? kernel_thread_id(thread->kernel) : 0,
+        .mark = thread->kernel ? kernel_thread_mark(thread->kernel) : NULL,
         .running = running,
         .gil = gil,
         .frames = t->frames,
@@ -190,7 +191,8 @@ static bool look_at_thread(struct target *t, struct thread *thread, target_fn *f
     if (!t->kernel)
         running = true;
     else if (!t->options.gil && thread->kernel)
-        running = kernel_thread_runs(t->kernel, thread->kernel, last, gil);
+        running = kernel_thread_runs(t->kernel, thread->kernel, last, gil,
+                                     gil && stack_moved(&t->stack, &thread->memory));
     if (!running && !t->options.idle)
         return false;
     count_stack(t, thread, running, gil, fn, context);

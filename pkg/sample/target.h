@@ -29,9 +29,11 @@ struct sample_frame {
 };
 
 struct sample_thread {
-    pid_t tid;                          /* as this /proc numbers it; 0 unknown */
-    struct str name;                    /* the kernel's; "" unknown or not asked for */
-    bool running, gil;                  /* runs or waits for a core; holds the interpreter's lock */
+    pid_t tid;         /* as this /proc numbers it; 0 unknown */
+    struct str name;   /* the kernel's; "" unknown or not asked for */
+    const void **mark; /* for the caller, NULL at first: stays with the thread and its name; NULL:
+                          there is no place for one */
+    bool running, gil; /* runs or waits for a core; holds the interpreter's lock */
     struct sample_frame *const *frames; /* innermost first */
     size_t depth;
     struct str

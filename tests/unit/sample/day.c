@@ -88,10 +88,11 @@ static int64_t day_now(struct record_time *self)
 }
 
 /* Time passes only here; then everything is another. */
-static void day_sleep(struct record_time *self, int64_t ns)
+static void day_sleep(struct record_time *self, int64_t ns, struct pollfd *fds, size_t n)
 {
+    (void)fds, (void)n;
     struct day *d = (struct day *)(void *)self;
-    d->now = ns;
+    d->now = ns > d->now ? ns : d->now;
     d->window += 4;
     if (d->now - d->changed >= CHANGE_S * NS) {
         d->changed = d->now;

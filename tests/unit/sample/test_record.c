@@ -31,9 +31,12 @@ static int64_t watch_now(struct record_time *self)
     return t->now;
 }
 
-static void watch_sleep(struct record_time *self, int64_t ns)
+static void watch_sleep(struct record_time *self, int64_t ns, struct pollfd *fds, size_t n)
 {
-    ((struct watch *)(void *)self)->now = ns;
+    (void)fds, (void)n;
+    struct watch *t = (struct watch *)(void *)self;
+    if (ns > t->now)
+        t->now = ns;
 }
 
 /* Reads tell when looks happen: a look reads the list of threads once. */
