@@ -87,6 +87,7 @@ int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *
         .subprocesses = subprocesses,
         .threads = sampling->threads,
         .functions = sampling->functions,
+        .async_tasks = sampling->async_tasks,
         .command_lines = sampling->command_lines,
     };
     _cleanup_(record_destroyp) struct record *record = NULL;

@@ -96,11 +96,14 @@ static double seconds(const struct timeval *t)
     return (double)t->tv_sec + (double)t->tv_usec / 1e6;
 }
 
-/* With the process it is about, when there are others. */
+/* With the process it is about, when it is not the same for others. */
 static struct str engine_message(const struct run *run)
 {
     const struct sampler *s = run->engine_from;
-    if (!s->engine_message[0] || !run->engines_differ)
+    bool differ = false;
+    for (size_t i = 0; i < run->n_samplers; i++)
+        differ = differ || strcmp(run->samplers[i].engine_message, s->engine_message) != 0;
+    if (!s->engine_message[0] || !differ)
         return str_of(s->engine_message);
     return str_of(
         arena_printf(run->arena, "process %lld: %s", (long long)s->status.pid, s->engine_message));

@@ -82,7 +82,8 @@ static void sum_up_engines(struct run *run)
             continue;
         if (first && first->engine != s->engine)
             run->engines_differ = true;
-        if (!first || (first->engine == ENGINE_NATIVE && s->engine == ENGINE_PYSPY))
+        if (!first || (first->engine == ENGINE_NATIVE && s->engine == ENGINE_PYSPY) ||
+            (first->engine == s->engine && !first->engine_message[0]))
             run->engine_from = s;
     }
     for (size_t i = 0; run->engines_differ && i < run->n_samplers; i++) {

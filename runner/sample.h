@@ -23,7 +23,7 @@ struct sampler {
 
     int engine; /* enum sampling_engine; ENGINE_AUTO: none was taken yet */
     enum engine_reason engine_reason;
-    char engine_message[512]; /* why not ours; "" nothing to tell */
+    char engine_message[512]; /* what it could not do, why not ours; "" nothing to tell */
     const char *accuracy;     /* of that engine, Full, GILOnly, IdleCounted; NULL as long as none */
 
     struct native *native; /* our own; NULL: py-spy, which the next ones are about */

@@ -178,8 +178,23 @@ static int start_native(struct sampler *s, struct err *err)
     return 0;
 }
 
+static void tell_engine(struct sampler *s, int engine, enum engine_reason why, const char *message)
+{
+    s->engine = engine;
+    s->engine_reason = why;
+    snprintf(s->engine_message, sizeof(s->engine_message), "%s", message);
+}
+
+static void tell_also(struct sampler *s, const char *text)
+{
+    size_t n = strlen(s->engine_message);
+    snprintf(s->engine_message + n, sizeof(s->engine_message) - n, "%s%s", n ? "; " : "", text);
+}
+
 static int start_pyspy(struct sampler *s, struct err *err)
 {
+    if (s->run->task.sampling.async_tasks)
+        tell_also(s, "sampling.asyncTasks: py-spy does not show the tasks of asyncio");
     int r = spawn_pyspy(s, err);
     if (r < 0)
         return r;
@@ -188,13 +203,6 @@ static int start_pyspy(struct sampler *s, struct err *err)
     loop_timer_arm(s->run->loop, &s->deadline, START_MS);
     watch_target(s);
     return 0;
-}
-
-static void tell_engine(struct sampler *s, int engine, enum engine_reason why, const char *message)
-{
-    s->engine = engine;
-    s->engine_reason = why;
-    snprintf(s->engine_message, sizeof(s->engine_message), "%s", message);
 }
 
 static int start_engine(struct sampler *s, struct err *err)
@@ -296,9 +304,18 @@ static void release(struct sampler *s)
 static void on_native_end(void *context)
 {
     struct sampler *s = context;
+    struct record_result result = native_result(s->native);
     s->ended_ms = clock_monotonic_ms(&clock_system);
     if (!target_lives(s))
         s->target_exited = true;
+    if (result.without_tasks[0]) {
+        char text[128];
+        snprintf(text, sizeof(text),
+                 "sampling.asyncTasks: Python %s does not show its tasks; 3.12 to 3.14 do, unless "
+                 "free-threaded",
+                 result.without_tasks);
+        tell_also(s, text);
+    }
     release(s);
     s->state = SAMPLER_ENDED;
 }

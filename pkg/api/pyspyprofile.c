@@ -81,6 +81,7 @@ static const struct json_field sampling_spec_table[] = {
     {"nonblocking", JSON_F_BOOL, offsetof(struct sampling_spec, nonblocking)},
     {"threads", JSON_F_BOOL, offsetof(struct sampling_spec, threads)},
     {"functions", JSON_F_BOOL, offsetof(struct sampling_spec, functions)},
+    {"asyncTasks", JSON_F_BOOL, offsetof(struct sampling_spec, async_tasks)},
     {"commandLines", JSON_F_BOOL, offsetof(struct sampling_spec, command_lines)},
     {"engine", JSON_F_ENUM, offsetof(struct sampling_spec, engine), .names = sampling_engine_names},
     {NULL},

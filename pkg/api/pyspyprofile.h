@@ -98,7 +98,8 @@ struct target_spec {
 struct sampling_spec {
     int64_t duration_ms; /* 1 s … 1 h, whole seconds */
     int64_t rate;        /* samples a second, 1 … 1000 */
-    bool subprocesses, native, gil, idle, nonblocking, threads, functions, command_lines;
+    bool subprocesses, native, gil, idle, nonblocking, threads, functions, async_tasks,
+        command_lines;
     int engine; /* enum sampling_engine */
 };
 
@@ -141,7 +142,7 @@ struct target_status {
     struct str reason, message;
     struct str engine, accuracy;   /* "Native" "PySpy"; "Full" "GILOnly" "IdleCounted" */
     struct str engine_reason;      /* one of engine_reason_names */
-    struct str engine_message;     /* why not ours; "" nothing to tell */
+    struct str engine_message;     /* what it could not do; "" nothing to tell */
     struct json_array processes;   /* struct process_status */
     struct str cost_cpu_seconds;   /* "0.41"; "" unknown */
     int64_t cost_max_memory_bytes; /* 0 unknown */

@@ -31,6 +31,7 @@ static const struct json_field sampling_table[] = {
     {"nonblocking", JSON_F_BOOL, offsetof(struct sampling_spec, nonblocking)},
     {"threads", JSON_F_BOOL, offsetof(struct sampling_spec, threads)},
     {"functions", JSON_F_BOOL, offsetof(struct sampling_spec, functions)},
+    {"asyncTasks", JSON_F_BOOL, offsetof(struct sampling_spec, async_tasks)},
     {"commandLines", JSON_F_BOOL, offsetof(struct sampling_spec, command_lines)},
     {"engine", JSON_F_ENUM, offsetof(struct sampling_spec, engine), .names = sampling_engine_names},
     {NULL},
@@ -100,6 +101,7 @@ static void write_sampling(struct json_writer *w, const struct sampling_spec *s)
     json_put_bool(w, "nonblocking", s->nonblocking);
     json_put_bool(w, "threads", s->threads);
     json_put_bool(w, "functions", s->functions);
+    json_put_bool(w, "asyncTasks", s->async_tasks);
     json_put_bool(w, "commandLines", s->command_lines);
     json_put_cstr(w, "engine", sampling_engine_names[s->engine]);
     json_end_object(w);

@@ -364,20 +364,38 @@ static bool decode(struct async *a, const struct candidate *c)
     return !a->name.failed;
 }
 
+/* The candidate that the frame belongs to; NULL: none. */
+static const struct candidate *owner(const struct async *a, const struct raw_frame *frame)
+{
+    for (size_t i = 0; i < a->n; i++)
+        if (frame->address == frame_of(a, &a->candidates[i]))
+            return &a->candidates[i];
+    return NULL;
+}
+
 bool async_end(struct async *a, const struct raw_frame *frames, size_t n, struct str *ret_name,
                size_t *ret_at)
 {
-    for (size_t i = 0; a->n && i < n; i++)
-        for (size_t k = 0; k < a->n; k++) {
-            const struct candidate *c = &a->candidates[k];
-            if (frames[i].address != frame_of(a, c))
-                continue;
-            if (frames[i].code != stack_reference(a->offsets, c->code) || !unchanged(a, c) ||
-                !decode(a, c))
-                return false;
-            *ret_name = buf_str(&a->name);
-            *ret_at = i;
-            return true;
-        }
+    for (size_t i = 0; a->n && i < n; i++) {
+        const struct candidate *c = owner(a, &frames[i]);
+        if (!c)
+            continue;
+        if (frames[i].code != stack_reference(a->offsets, c->code) || !unchanged(a, c) ||
+            !decode(a, c))
+            return false;
+        *ret_name = buf_str(&a->name);
+        *ret_at = i;
+        return true;
+    }
     return false;
+}
+
+bool async_missed(struct async *a, uint64_t interpreter, uint64_t thread,
+                  const struct raw_frame *frames, size_t n)
+{
+    bool found = false;
+    async_begin(a, interpreter, thread);
+    for (size_t i = 0; a->n && i < n && !found; i++)
+        found = owner(a, &frames[i]) != NULL;
+    return found;
 }

@@ -97,6 +97,14 @@ static struct process *find(const struct processes *ps, pid_t pid)
     return NULL;
 }
 
+static void count_opened(struct processes *ps, const struct target *t)
+{
+    ps->sampled++;
+    if (ps->options.tasks && !target_shows_tasks(t) && !ps->without_tasks[0])
+        snprintf(ps->without_tasks, sizeof(ps->without_tasks), "%s",
+                 target_version(t)[0] ? target_version(t) : "3");
+}
+
 /* The descriptor comes first, then what the number means: from then on it means nothing else.
  * parent: 0 any. NULL: there is no such process. */
 static struct process *hold(struct processes *ps, pid_t pid, pid_t parent)
@@ -133,7 +141,7 @@ int processes_open(struct processes *ps, pid_t pid, struct err *err)
     p->first = true;
     ps->options.hurry = true; /* from now on: others are being sampled meanwhile */
     ps->at[ps->n++] = p;
-    ps->sampled = 1;
+    count_opened(ps, p->target);
     return 0;
 }
 
@@ -143,7 +151,7 @@ void processes_take(struct processes *ps, struct target *target)
     *p = (struct process){
         .pidfd = -1, .target = target, .tries = FIRST_TRIES, .first = true, .frame = SAMPLE_NO_ID};
     ps->at[ps->n++] = p;
-    ps->sampled = 1;
+    count_opened(ps, target);
 }
 
 /* One that is not Python now may become it: an interpreter takes a moment to start, and exec()
@@ -175,7 +183,7 @@ static void try_open(struct processes *ps, struct process *p, const struct proce
     if (e == ERR_NOT_FOUND || process_ended(p))
         p->gone = true;
     else if (e == 0)
-        ps->sampled++;
+        count_opened(ps, p->target);
 }
 
 static void add_child(struct processes *ps, const struct process *parent, pid_t pid)

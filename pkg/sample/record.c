@@ -387,5 +387,6 @@ struct record_result record_result(const struct record *r)
     result.counts = processes_counts(&r->processes);
     result.processes = r->processes.sampled;
     result.left_out = r->processes.left_out;
+    memcpy(result.without_tasks, r->processes.without_tasks, sizeof(result.without_tasks));
     return result;
 }

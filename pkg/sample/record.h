@@ -49,6 +49,8 @@ struct record_result {
     bool left_out;               /* children: more than are followed, or than descriptors allow */
     bool full;                   /* the profile took no more */
     char version[16];
+    char
+        without_tasks[16]; /* version of a process that shows no tasks, though asked for; "" none */
 };
 
 struct record;

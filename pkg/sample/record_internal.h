@@ -29,6 +29,7 @@ struct processes {
     size_t n, next;                          /* next: whom the next sweep begins with */
     int64_t sampled;
     bool left_out;             /* children, for want of room or descriptors */
+    char without_tasks[16];    /* version of the first that shows none, though asked for */
     struct sample_counts gone; /* of targets that are closed */
 };
 

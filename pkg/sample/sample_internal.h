@@ -162,6 +162,10 @@ void async_begin(struct async *a, uint64_t interpreter, uint64_t thread);
  * begins with; false: no task. The name lives until async_begin(). */
 bool async_end(struct async *a, const struct raw_frame *frames, size_t n, struct str *ret_name,
                size_t *ret_at);
+/* After there was none: whether a task that began meanwhile is in the stack, which should then be
+ * read again. Does what async_begin() does. */
+bool async_missed(struct async *a, uint64_t interpreter, uint64_t thread,
+                  const struct raw_frame *frames, size_t n);
 
 /* Threads as the kernel knows them. */
 struct kernel;

@@ -135,6 +135,21 @@ static void begin_task(struct target *t, struct thread *thread)
     t->stack.prepared = NULL;
 }
 
+/* -EAGAIN: the stack is that of a task which began only after tasks were looked at. */
+static int end_task(struct target *t, struct thread *thread, bool again, struct str *ret_name,
+                    size_t *ret_at)
+{
+    const struct stack_reader *s = &t->stack;
+    t->begun = NULL;
+    *ret_name = STR("");
+    if (!t->async || async_end(t->async, s->frames, s->depth, ret_name, ret_at) || !again ||
+        !async_missed(t->async, t->threads.interpreters[thread->interpreter].address,
+                      thread->address, s->frames, s->depth))
+        return 0;
+    t->begun = thread;
+    return -EAGAIN;
+}
+
 static void count_stack(struct target *t, struct thread *thread, bool running, bool gil,
                         target_fn *fn, void *context)
 {
@@ -146,10 +161,10 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
         t->counts.retries += attempt > 0;
         begin_task(t, thread);
         e = read_stack(t, thread);
-        t->begun = NULL;
-        if (e == 0 && t->async &&
-            !async_end(t->async, t->stack.frames, t->stack.depth, &task, &task_at))
-            task = STR("");
+        if (e == 0)
+            e = end_task(t, thread, attempt < 2, &task, &task_at);
+        else
+            t->begun = NULL;
         if (e == 0 && codes_resolve(t->codes, t->stack.frames, t->stack.depth, memory_share(t) / 4,
                                     &thread->memory.codes, t->stack.copy + t->stack.codes,
                                     t->stack.n_codes, t->frames) < 0)
@@ -417,6 +432,11 @@ void target_close(struct target *t)
 const char *target_version(const struct target *t)
 {
     return t->symbols.version;
+}
+
+bool target_shows_tasks(const struct target *t)
+{
+    return t->async != NULL;
 }
 
 struct sample_counts target_counts(const struct target *t)

@@ -84,4 +84,5 @@ typedef void target_fn(void *context, const struct sample_thread *thread);
 int target_look(struct target *t, target_fn *fn, void *context, struct err *err);
 
 const char *target_version(const struct target *t); /* "3.11.7" */
+bool target_shows_tasks(const struct target *t);    /* as asked for; not all versions do */
 struct sample_counts target_counts(const struct target *t);

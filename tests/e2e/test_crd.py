@@ -129,6 +129,7 @@ def test_defaults(k8s):
             "nonblocking": False,
             "threads": False,
             "functions": False,
+            "asyncTasks": False,
             "engine": "Auto",
             "commandLines": False,
         },

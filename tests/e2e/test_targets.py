@@ -5,6 +5,7 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import kit
@@ -267,6 +268,58 @@ def test_python_versions(space, engine, version):
     assert process["samples"] == sum(stacks.values()) == profile["status"]["samples"]
     assert samples_in(stacks, "compute") > 50
     assert samples_in(stacks, "sleeper_") <= 0.01 * sum(stacks.values())
+
+
+@pytest.mark.parametrize("version", pythons(12, 14), ids=lambda p: p.name)
+def test_async_tasks(space, version):
+    """The running task as a frame below its coroutine, by its name; unasked there is none."""
+    pod = pod_with_python(
+        space, version, os.path.realpath(version / "bin/python3"), "/targets/async_tasks.py"
+    )
+    name = space.apply(pod, duration="4s", sampling={"asyncTasks": True})
+    plain = space.apply(pod)
+    profile = space.completed(name)
+    (target,) = profile["status"]["targets"]
+    assert target["engine"] == "Native" and "engineMessage" not in target
+    stacks = space.stacks(profile)
+    shares = {}
+    for stack, n in stacks.items():
+        for task, coroutine in pairwise(stack):
+            if task.startswith("task "):
+                assert coroutine.startswith("serve "), stack
+                shares[task] = shares.get(task, 0) + n
+    assert len(shares) == 3, shares
+    all_of_it = sum(shares.values())
+    assert all_of_it > 0.95 * samples_in(stacks, "serve ") > 50
+    by_share = sorted(shares, key=shares.get)
+    assert [t.split()[1].rstrip(":;,") for t in by_share] == ["log", "bills", "orders"]
+    assert "ünïcode 🔥" in by_share[1]
+    for task, share in zip(by_share, (0.1, 0.3, 0.6), strict=True):
+        assert abs(shares[task] / all_of_it - share) < 0.1, shares
+    assert samples_in(space.stacks(space.completed(plain)), "task ") == 0
+
+
+@pytest.mark.parametrize("engine", ["Auto", "Native"], indirect=True)
+def test_async_tasks_of_a_python_that_does_not_show_them(space):
+    """Debian's 3.11: the profile is whole but for them, and says so."""
+    profile = space.profiled(space.pod("async_tasks.py"), sampling={"asyncTasks": True})
+    (target,) = profile["status"]["targets"]
+    version = target["processes"][0]["pythonVersion"]
+    assert target["engine"] == "Native"
+    assert f"sampling.asyncTasks: Python {version} does not" in target["engineMessage"]
+    stacks = space.stacks(profile)
+    assert samples_in(stacks, "serve") > 20 and samples_in(stacks, "task ") == 0
+
+
+def test_async_tasks_where_py_spy_takes_over(space):
+    if not OLD_PYTHONS:
+        pytest.skip("no Python older than 3.8 that py-spy reads")
+    name = space.apply(pod_with_python(space, OLD_PYTHONS[-1]), sampling={"asyncTasks": True})
+    profile = space.finished(name)
+    assert profile["status"]["phase"] == "Completed"
+    assert kit.engine_of(profile) == ("PySpy", "UnsupportedPython")
+    message = profile["status"]["targets"][0]["engineMessage"]
+    assert message.endswith("; sampling.asyncTasks: py-spy does not show the tasks of asyncio")
 
 
 def test_interpreter_that_our_own_sampler_cannot_read(space):

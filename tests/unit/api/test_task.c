@@ -31,6 +31,7 @@ static void task_round_trip(void **state)
                      .native = true,
                      .idle = true,
                      .functions = true,
+                     .async_tasks = true,
                      .engine = ENGINE_PYSPY},
         .formats = 1u << FORMAT_RAW | 1u << FORMAT_CHROMETRACE,
         .join_namespaces = true,
@@ -51,6 +52,7 @@ static void task_round_trip(void **state)
     assert_int_equal(back.process.select, SELECT_ALL);
     assert_true(str_eq(back.process.command, task.process.command));
     assert_true(back.sampling.native && !back.sampling.gil && back.join_namespaces);
+    assert_true(back.sampling.async_tasks);
     assert_int_equal(back.containers.len, 2);
 }
 
