@@ -220,7 +220,7 @@ static bool fits(const struct python_offsets *o)
             return false;
     return o->runtime_interpreters <= 8184 && o->interpreter_threads <= 8184 &&
            o->interpreter_gil <= 8184 && o->interpreter_next <= 8184 &&
-           o->object_type <= o->code_head;
+           o->interpreter_modules <= 8184 && o->object_type <= o->code_head;
 }
 
 static void add_object(struct changing *m, uint64_t address)
@@ -348,21 +348,28 @@ static void make_task(struct changing *m)
         return;
     uint64_t text = make_type(m, o, "str"), dict = make_type(m, o, "dict");
     uint64_t task_type = make_type(m, o, "_asyncio.Task"), task = fake_alloc(&m->fake, 256);
-    uint64_t name = fake_text(&m->fake, "t"), state = fake_alloc(&m->fake, 128);
-    uint64_t module = fake_alloc(&m->fake, 64), key = fake_text(&m->fake, "_asyncio");
+    uint64_t name = fake_text(&m->fake, "t");
     put(m, name + m->offsets.object_type, text);
     put(m, task + m->offsets.object_type, task_type);
     put(m, task + o->task_coro, m->frames[m->n_frames - 1] - o->coro_frame);
     put(m, task + o->task_name, name);
-    put(m, state + o->state_task_type, task_type);
-    put(m, state + o->state_current, make_dict(m, o, dict, m->fake.runtime, task));
-    put(m, module + o->module_state, state);
-    put(m, m->fake.interpreter + o->interpreter_modules, make_dict(m, o, dict, key, module));
     add_object(m, name);
-    add_object(m, key);
     add_object(m, task);
     add_object(m, task_type);
     add_object(m, text);
+    if (o->thread_task) {
+        put(m, m->threads[0].address + o->thread_task, task);
+        return;
+    }
+    uint64_t state = fake_alloc(&m->fake, 128), module = fake_alloc(&m->fake, 64);
+    uint64_t key = fake_text(&m->fake, "_asyncio");
+    uint32_t modules = m->offsets.interpreter_modules;
+    modules = modules ? modules : o->interpreter_modules;
+    put(m, state + o->state_task_type, task_type);
+    put(m, state + o->state_current, make_dict(m, o, dict, m->fake.runtime, task));
+    put(m, module + o->module_state, state);
+    put(m, m->fake.interpreter + modules, make_dict(m, o, dict, key, module));
+    add_object(m, key);
     add_object(m, state);
     add_object(m, module);
 }

@@ -27,7 +27,7 @@ static void recorded(const uint8_t *bytes, size_t len)
 {
     static struct image image;
     struct target *t = NULL;
-    struct sample_options options = {.idle = true};
+    struct sample_options options = {.idle = true, .tasks = true};
     if (image_load(&image, bytes, len) < 0 ||
         target_open_memory(&image.reader, image.runtime, image.minor, &options, &t, NULL) < 0)
         return;

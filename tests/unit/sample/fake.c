@@ -132,7 +132,7 @@ uint64_t fake_code(struct fake *f, const char *function, const char *file, int f
 void fake_thread(struct fake *f, struct fake_thread *ret, uint64_t native, size_t frames_max)
 {
     const struct python_offsets *o = f->offsets;
-    struct fake_thread t = {.address = fake_alloc(f, 512), .room = frames_max * FRAME_SIZE};
+    struct fake_thread t = {.address = fake_alloc(f, 1024), .room = frames_max * FRAME_SIZE};
     fake_put64(f, t.address + o->thread_interpreter, f->interpreter);
     if (o->thread_native)
         fake_put64(f, t.address + o->thread_native, native);

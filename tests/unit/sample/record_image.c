@@ -7,10 +7,31 @@
 #include "base/alloc.h"
 #include "sample/sample_internal.h"
 
+#define PIECES_MAX 4096
+
 struct recorder {
     struct memory_reader reader;
     struct memory_process process;
+    struct str pieces[PIECES_MAX]; /* address and bytes */
+    size_t n;
 };
+
+static void record_piece(struct recorder *r, uint64_t address, const void *bytes, uint32_t len)
+{
+    struct buf piece = BUF_INIT(sizeof(address) + len);
+    buf_append(&piece, &address, sizeof(address));
+    buf_append(&piece, bytes, len);
+    for (size_t i = 0; i < r->n; i++)
+        if (str_eq(r->pieces[i], buf_str(&piece))) {
+            buf_finish(&piece);
+            return;
+        }
+    if (r->n < PIECES_MAX)
+        r->pieces[r->n++] = buf_str(&piece); /* until the program ends */
+    fwrite(&address, sizeof(address), 1, stdout);
+    fwrite(&len, sizeof(len), 1, stdout);
+    fwrite(bytes, len, 1, stdout);
+}
 
 /* One read tells no more than its pieces; larger ones are cut so that gaps do not get lost. */
 static ssize_t record(struct memory_reader *self, const struct iovec *local,
@@ -18,13 +39,9 @@ static ssize_t record(struct memory_reader *self, const struct iovec *local,
 {
     struct recorder *r = (struct recorder *)(void *)self;
     ssize_t got = r->process.reader.read(&r->process.reader, local, remote, n);
-    for (size_t i = 0; got > 0 && i < n; i++) {
-        uint64_t address = (uint64_t)(uintptr_t)remote[i].iov_base;
-        uint32_t len = (uint32_t)local[i].iov_len;
-        fwrite(&address, sizeof(address), 1, stdout);
-        fwrite(&len, sizeof(len), 1, stdout);
-        fwrite(local[i].iov_base, len, 1, stdout);
-    }
+    for (size_t i = 0; got > 0 && i < n; i++)
+        record_piece(r, (uint64_t)(uintptr_t)remote[i].iov_base, local[i].iov_base,
+                     (uint32_t)local[i].iov_len);
     return got;
 }
 
@@ -51,11 +68,11 @@ int main(int argc, char **argv)
     fwrite(header, sizeof(header), 1, stdout);
     fwrite(&symbols.runtime, sizeof(symbols.runtime), 1, stdout);
 
-    struct recorder r = {.reader = {.read = record}};
+    static struct recorder r = {.reader = {.read = record}};
     memory_process_init(&r.process, (pid_t)pid);
     _cleanup_(target_closep) struct target *t = NULL;
-    if (target_open_memory(&r.reader, symbols.runtime, (unsigned)minor, &(struct sample_options){0},
-                           &t, &err) < 0 ||
+    if (target_open_memory(&r.reader, symbols.runtime, (unsigned)minor,
+                           &(struct sample_options){.tasks = true}, &t, &err) < 0 ||
         target_look(t, ignore, NULL, &err) < 0 || target_look(t, ignore, NULL, &err) < 0) {
         fprintf(stderr, "record_image: %s\n", err.message);
         return 1;
