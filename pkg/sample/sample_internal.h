@@ -101,7 +101,7 @@ void stack_memory_finish(struct stack_memory *m);
 
 /* Pointers to the innermost frame: at first, and when all else had been read. */
 struct stack_cells {
-    uint64_t first, last, cframe;
+    uint64_t first, middle, last, cframe;
 };
 
 /* One for all threads: where copies go. */

@@ -1,7 +1,9 @@
 /* The frames of one thread. All that the last look touched is read again in one system call, twice,
  * between two readings of the pointer to the innermost frame: kernels fill the pieces of such a
  * call in their order. Only a chain of frames that stood in both copies counts, under a pointer
- * that stayed; otherwise the stack changed meanwhile and is read anew. */
+ * that stayed; otherwise the stack changed meanwhile and is read anew. A frame that calls others
+ * all the time may be the innermost one at both readings and not between them, where it stands at
+ * a call; so the pointer is read a third time just before its second copy, which ends the call. */
 #include <errno.h>
 #include <string.h>
 
@@ -12,6 +14,7 @@
 #define ROOT_SEEN       8          /* times in a row */
 #define ALONE_LOOKS     8          /* in a row */
 #define PATIENCE        8          /* attempts after which less than two whole copies will do */
+#define NEAR            4          /* objects that the second copy ends with, under one pointer */
 #define SLACK           1024       /* bytes behind the last frame seen that are read as well */
 #define CHUNK_MAX       (1u << 20) /* bytes of one piece of the data stack */
 #define COPY_MAX        (8u << 20)
@@ -65,12 +68,20 @@ static void make_room(struct stack_reader *r, size_t need)
 }
 
 /* What changes most is read last. */
-static int add_frames(struct stack_reader *r, const struct stack_memory *m, uint8_t *to)
+static int add_frames(struct stack_reader *r, const struct stack_memory *m, uint64_t thread,
+                      bool second)
 {
-    size_t head = r->offsets->frame_head;
+    uint8_t *to = r->copy + (second ? r->half : 0);
+    size_t head = r->offsets->frame_head, near = m->n_objects < NEAR ? m->n_objects : NEAR;
     int e = 0;
-    for (size_t i = m->n_objects; e == 0 && i-- > 0;)
-        e = add(r, m->objects[i], to + r->half - (m->n_objects - i) * head, head);
+    for (size_t i = m->n_objects; e == 0; i--) {
+        if (second && i == near)
+            e = add_frame_cell(r, m, thread, &r->cells.middle);
+        if (i == 0)
+            break;
+        if (e == 0)
+            e = add(r, m->objects[i - 1], to + r->half - (m->n_objects - i + 1) * head, head);
+    }
     for (size_t i = m->n_chunks; e == 0 && i-- > 0;)
         if (m->chunks[i].used)
             e = add(r, m->chunks[i].address, to + m->chunks[i].at, m->chunks[i].used);
@@ -97,9 +108,9 @@ static int add_all(struct stack_reader *r, struct stack_memory *m, uint64_t thre
 
     int e = add_frame_cell(r, m, thread, &r->cells.first);
     if (e == 0)
-        e = add_frames(r, m, r->copy);
+        e = add_frames(r, m, thread, false);
     if (e == 0)
-        e = add_frames(r, m, r->copy + r->half);
+        e = add_frames(r, m, thread, true);
     if (e == 0)
         e = add_frame_cell(r, m, thread, &r->cells.last);
     if (e == 0 && o->thread_cframe)
@@ -116,7 +127,7 @@ static bool knows(const struct stack_reader *r, const struct stack_memory *m)
 
 bool stack_prepare(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
-    size_t pieces = 2 * (m->n_objects + m->n_chunks) + m->codes.n + 3;
+    size_t pieces = 2 * (m->n_objects + m->n_chunks) + m->codes.n + 4;
     if (!knows(r, m) || pieces > MEMORY_PIECES_MAX / 2 || add_all(r, m, thread) < 0)
         return false;
     r->prepared = m;
@@ -194,6 +205,7 @@ struct walk {
     size_t cursor; /* where the next object is expected */
     bool strict;   /* instructions of callers must stand in both copies, too */
     bool late;     /* something was read after the copy was made */
+    bool far;      /* the innermost frame's copy is not among the last */
     bool searched; /* for chunks */
     uint32_t used[STACK_CHUNKS_MAX];
     uint64_t *objects; /* addresses of the frames outside of chunks, as they come */
@@ -214,9 +226,9 @@ static bool is_same(const struct walk *w, const uint8_t *a, const uint8_t *b, bo
 
 static int bytes_in_copy(const struct walk *w, size_t at, const uint8_t **ret)
 {
-    const uint8_t *first = w->r->copy + at;
-    *ret = first;
-    return is_same(w, first, first + w->r->half, w->r->depth == 0) ? FOUND : AGAIN;
+    const uint8_t *first = w->r->copy + at, *second = first + w->r->half;
+    *ret = second;
+    return is_same(w, first, second, w->r->depth == 0) ? FOUND : AGAIN;
 }
 
 /* Which chunk holds the address; n_chunks: none. */
@@ -254,6 +266,7 @@ static int bytes_of_object(struct walk *w, uint64_t address, const uint8_t **ret
         if (m->objects[i] != address)
             continue;
         w->cursor = i + 1;
+        w->far = w->far || (w->r->depth == 0 && i >= NEAR);
         return bytes_in_copy(w, w->r->half - (m->n_objects - i) * head, ret);
     }
     if (w->r->offsets->thread_chunk && !w->searched) {
@@ -418,7 +431,7 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
         m->cframe = r->cells.cframe;
         return AGAIN;
     }
-    if (r->cells.first != r->cells.last)
+    if (r->cells.first != r->cells.last || r->cells.first != r->cells.middle)
         return AGAIN;
     struct walk w = {
         .r = r, .m = m, .thread = thread, .strict = attempt < PATIENCE, .objects = objects};
@@ -429,10 +442,10 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
         return e;
     keep_objects(m, objects, w.n_objects);
     keep_chunks(m, w.used);
+    if ((w.late || w.far) && attempt < PATIENCE)
+        return AGAIN; /* next time it is in the copies, and among the last */
     if (!w.late)
         return 0;
-    if (attempt < PATIENCE)
-        return AGAIN; /* next time it is in the copies */
     uint64_t now = 0;
     e = add_frame_cell(r, m, thread, &now);
     int last = memory_batch_read(r->reader, &r->batch);
@@ -440,12 +453,16 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
 }
 
 /* A generator's frame is linked to its caller only while it runs. Caught between two runs, or on
- * the way there by a processor that does something else now, the stack seems to begin with it. This
- * counts as torn until look after look says the same: below 3.12, one that a thread's C code runs
- * first of all has no caller either. From 3.12 on that is a shim. */
-static bool is_alone(const struct stack_reader *r, struct stack_memory *m)
+ * the way there by a processor that does something else now, the stack seems to begin with it. From
+ * 3.12 on a shim stands below whatever C code runs, so that this is never a stack. Before, one that
+ * a thread's C code runs first of all has no caller: look after look says so. */
+static bool is_torn(const struct stack_reader *r, struct stack_memory *m)
 {
-    if (!r->depth || !r->suspended || !m->root)
+    if (!r->depth || !r->suspended)
+        return false;
+    if (r->offsets->minor >= 12)
+        return true;
+    if (!m->root)
         return false;
     if (++m->alone < ALONE_LOOKS)
         return true;
@@ -472,7 +489,7 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
             result = -EAGAIN;
             if (seen < ROOT_SEEN)
                 continue;
-            if (is_alone(r, m))
+            if (is_torn(r, m))
                 return result;
         }
         if (!r->depth || !r->suspended) {

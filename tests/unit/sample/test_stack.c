@@ -115,11 +115,12 @@ static void test_generator_mostly_between(void **state)
     }
 }
 
-/* One that C code runs has no caller: at once where nothing else was seen, later where it was. */
+/* Below 3.12, one that C code runs has no caller: at once where nothing else was seen, later where
+ * it was. */
 static void test_generator_without_a_caller(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < ARRAY_SIZE(minors); i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(minors) && minors[i] < 12; i++) {
         struct world w = world_of(minors[i]);
         _cleanup_(stack_memory_finish) struct stack_memory m = {0};
         w.suspended_for = SIZE_MAX;
@@ -136,6 +137,21 @@ static void test_generator_without_a_caller(void **state)
     }
 }
 
+/* From 3.12 on there is none such, for as long as the thread waits for a processor. */
+static void test_generator_between_for_long(void **state)
+{
+    (void)state;
+    struct world w = world_of(12);
+    _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+    for (int before = 0; before < 2; before++) {
+        w.suspended_for = SIZE_MAX;
+        for (int k = 0; k < 50; k++)
+            assert_int_equal(look(&w, &m), -EAGAIN);
+        w.suspended_for = 0;
+        assert_int_equal(look(&w, &m), 2);
+    }
+}
+
 /* From 3.12 on, what C code runs is linked to a shim: nothing to wait for. */
 static void test_generator_above_a_shim(void **state)
 {
@@ -148,13 +164,106 @@ static void test_generator_above_a_shim(void **state)
     assert_int_equal(reader.frames[0].address, GENERATOR);
 }
 
+/* One frame with many callers calls another again and again: every piece that is read takes its
+ * time, and meanwhile the program goes on. */
+struct calls {
+    struct memory_reader reader;
+    const struct python_offsets *offsets;
+    uint8_t thread[SIZE], callee[SIZE], callers[SIZE * 4];
+    size_t now;      /* pieces read so far */
+    size_t not_then; /* pieces without the callee */
+};
+
+#define CALL     100 /* the caller's instruction while the callee runs */
+#define CALLERS  24
+#define LOOKS    200
+#define DISTANCE 128 /* of one caller's frame from the next */
+#define CALLED   12  /* pieces */
+#define NOT_THEN 12
+
+static ssize_t calls_read(struct memory_reader *self, const struct iovec *local,
+                          const struct iovec *remote, size_t n)
+{
+    struct calls *c = CONTAINER_OF(self, struct calls, reader);
+    const struct python_offsets *o = c->offsets;
+    ssize_t done = 0;
+    for (size_t i = 0; i < n; i++) {
+        bool called = c->now++ % (CALLED + c->not_then) < CALLED;
+        put64(c->thread + (o->thread_cframe ? 512 + o->cframe_frame : o->thread_frame),
+              called ? GENERATOR : CALLER);
+        uint32_t instruction = called ? CALL : (uint32_t)(c->now % CALL);
+        memcpy(c->callers + o->frame_instruction, &instruction, sizeof(instruction));
+
+        uint64_t address = (uint64_t)(uintptr_t)remote[i].iov_base;
+        uint8_t *const pieces[] = {c->thread, c->callee, c->callers};
+        const size_t sizes[] = {sizeof(c->thread), sizeof(c->callee), sizeof(c->callers)};
+        size_t piece = (size_t)(address >> 16) - 1, from = (size_t)(address & 0xffff);
+        if (piece >= ARRAY_SIZE(pieces) || from + local[i].iov_len > sizes[piece])
+            return done ? done : -EFAULT;
+        memcpy(local[i].iov_base, pieces[piece] + from, local[i].iov_len);
+        done += (ssize_t)local[i].iov_len;
+    }
+    return done;
+}
+
+static void set_calls(struct calls *c, unsigned minor)
+{
+    const struct python_offsets *o = offsets_find(minor);
+    *c = (struct calls){.reader = {.read = calls_read}, .offsets = o};
+    if (o->thread_cframe)
+        put64(c->thread + o->thread_cframe, THREAD + 512);
+    put64(c->callee + o->frame_code, 1);
+    put64(c->callee + o->frame_previous, CALLER);
+    for (size_t i = 0; i < CALLERS; i++) {
+        put64(c->callers + i * DISTANCE + o->frame_code, 2);
+        if (i + 1 < CALLERS)
+            put64(c->callers + i * DISTANCE + o->frame_previous, CALLER + (i + 1) * DISTANCE);
+    }
+}
+
+/* Counts stacks with the callee and without. */
+static void look_at_calls(unsigned minor, size_t not_then, size_t *with, size_t *without)
+{
+    static struct calls c;
+    _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+    set_calls(&c, minor);
+    c.not_then = not_then;
+    reader.reader = &c.reader;
+    reader.offsets = c.offsets;
+    for (size_t k = 0; k < LOOKS; k++) {
+        c.now += k;
+        if (stack_read(&reader, &m, THREAD) == -EAGAIN)
+            continue;
+        bool called = reader.depth == CALLERS + 1;
+        assert_true(called || reader.depth == CALLERS);
+        uint64_t instruction = reader.frames[called].instruction;
+        assert_true(called ? instruction == CALL : instruction < CALL);
+        ++*(called ? with : without);
+    }
+}
+
+/* A caller that waits for its callee is never seen without it. */
+static void test_callee_that_comes_and_goes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(minors); i++) {
+        size_t with = 0, without = 0;
+        for (size_t not_then = CALLED; not_then < 100; not_then++)
+            look_at_calls(minors[i], not_then, &with, &without);
+        assert_in_range(with + without, LOOKS * (100 - CALLED) * 80 / 100, LOOKS * 100);
+        assert_true(with > 0 && without > 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_generator_between_two_runs),
         cmocka_unit_test(test_generator_mostly_between),
         cmocka_unit_test(test_generator_without_a_caller),
+        cmocka_unit_test(test_generator_between_for_long),
         cmocka_unit_test(test_generator_above_a_shim),
+        cmocka_unit_test(test_callee_that_comes_and_goes),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     stack_reader_finish(&reader);
