@@ -351,6 +351,7 @@ void record_run(struct record *r)
     int64_t start = now_ns(r), next = start, sweep_at = start, told = start;
     int64_t end = r->options.duration_ms ? start + r->options.duration_ms * 1000000 : INT64_MAX;
     int64_t interval = NS / r->options.rate;
+    struct slices slices = slices_shorten();
     while (processes_alive(&r->processes) && !atomic_load(&r->stop) && !r->result.full) {
         next += gap_ns(r);
         if (next >= end) {
@@ -376,6 +377,7 @@ void record_run(struct record *r)
             r->options.progress(r->options.context);
         }
     }
+    slices_restore(&slices);
     r->result.exited = !processes_alive(&r->processes);
     for (size_t i = 0; i < r->processes.n; i++)
         process_close(&r->processes, r->processes.at[i]);

@@ -54,3 +54,11 @@ void processes_drop_gone(struct processes *ps);
 /* Whether there is one to sample, or the first one may become one. */
 bool processes_alive(const struct processes *ps);
 struct sample_counts processes_counts(const struct processes *ps);
+
+/* Of processor time, for the calling thread: asks for short ones; and for those of before. */
+struct slices {
+    uint64_t ns;
+    bool known;
+};
+struct slices slices_shorten(void);
+void slices_restore(const struct slices *before);

@@ -92,9 +92,10 @@ static struct record_result watch_run(struct watch *watch, int64_t rate, int64_t
     record_run(r);
     struct record_result result = record_result(r);
     record_destroy(r);
-    /* One sample a look that was done, none for one that was not. */
-    assert_int_equal(profile_samples(profile), result.looks);
-    assert_int_equal(result.counts.errors, 0);
+    /* One sample a look that was done, none for one that was not; a look is cut short when the
+     * machine does something else for long. */
+    assert_int_equal(profile_samples(profile) + result.counts.cut, result.looks);
+    assert_int_equal(result.counts.errors, result.counts.cut);
     return result;
 }
 
