@@ -150,7 +150,8 @@ static int end_task(struct target *t, struct thread *thread, bool again, struct 
     return -EAGAIN;
 }
 
-static void count_stack(struct target *t, struct thread *thread, bool running, bool gil,
+/* Whether it had a stack, be it one that could not be read. */
+static bool count_stack(struct target *t, struct thread *thread, bool running, bool gil,
                         target_fn *fn, void *context)
 {
     int e = -EAGAIN;
@@ -173,10 +174,10 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
     if (e < 0) {
         t->counts.errors++;
         threads_expire(&t->threads);
-        return;
+        return true;
     }
     if (t->stack.depth == 0)
-        return; /* no Python code at the moment: just begun, or at its end */
+        return false; /* no Python code at the moment: just begun, or at its end */
     struct sample_thread sample = {
         .tid = thread->kernel ? kernel_thread_id(thread->kernel) : 0,
         .mark = thread->kernel ? kernel_thread_mark(thread->kernel) : NULL,
@@ -191,27 +192,54 @@ static void count_stack(struct target *t, struct thread *thread, bool running, b
         sample.name = kernel_thread_name(t->kernel, thread->kernel);
     t->counts.stacks++;
     fn(context, &sample);
+    return true;
 }
 
-/* Whether its stack was asked for. */
-static bool look_at_thread(struct target *t, struct thread *thread, target_fn *fn, void *context)
+/* last: it had the lock last. */
+static bool has_lock(const struct target *t, const struct thread *thread, bool *ret_last)
 {
     const struct interpreter *ip = &t->threads.interpreters[thread->interpreter];
-    bool last = ip->holder == thread->address, gil = last && ip->locked == 1;
     if (t->offsets.thread_status)
-        last = gil = thread->status & ATTACHED;
-    bool running = gil;
-    if (t->options.gil && !gil)
-        return false;
-    if (!t->kernel)
-        running = true;
-    else if (!t->options.gil && thread->kernel)
-        running = kernel_thread_runs(t->kernel, thread->kernel, last, gil,
-                                     gil && stack_moved(&t->stack, &thread->memory));
-    if (!running && !t->options.idle)
-        return false;
-    count_stack(t, thread, running, gil, fn, context);
-    return true;
+        return *ret_last = thread->status & ATTACHED;
+    *ret_last = ip->holder == thread->address;
+    return *ret_last && ip->locked == 1;
+}
+
+static bool runs(struct target *t, struct thread *thread, bool last, bool gil)
+{
+    return kernel_thread_runs(t->kernel, thread->kernel, last, gil,
+                              gil && stack_moved(&t->stack, &thread->memory));
+}
+
+struct looked {
+    struct thread *only; /* the one whose stack was asked for, and how many there were */
+    size_t stacks;
+};
+
+/* A thread as the kernel knows it may have a state in each of several interpreters: it runs in the
+ * one whose lock it has, or else in the one that was begun last. */
+static void look_at_states(struct target *t, struct thread *const *states, size_t n,
+                           struct looked *looked, target_fn *fn, void *context)
+{
+    bool asked = false, running = false;
+    for (int with = 1; with >= 0; with--)
+        for (size_t i = 0; i < n; i++) {
+            struct thread *thread = states[i];
+            bool last, gil = has_lock(t, thread, &last);
+            if (gil != with || (t->options.gil && !gil))
+                continue;
+            if (!asked) {
+                asked = running = true;
+                if (t->kernel && !t->options.gil)
+                    running = thread->kernel ? runs(t, thread, last, gil) : gil;
+            }
+            if (!running && !t->options.idle)
+                return;
+            looked->only = thread;
+            looked->stacks++;
+            if (count_stack(t, thread, running, gil, fn, context))
+                return;
+        }
 }
 
 int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
@@ -240,11 +268,10 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     look_at_status(t);
     if (t->kernel && !t->options.gil)
         kernel_begin(t->kernel);
-    struct thread *only = NULL;
-    size_t stacks = 0;
-    size_t first = t->first < t->threads.n ? t->first : 0;
+    struct looked looked = {0};
+    size_t states = 1, first = t->first < t->threads.n ? t->first : 0;
     t->first = 0;
-    for (size_t k = 0; k < t->threads.n; k++) {
+    for (size_t k = 0; k < t->threads.n; k += states) {
         size_t i = (first + k) % t->threads.n;
         if (memory_late(t->reader)) {
             t->counts.cut++;
@@ -252,12 +279,10 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
             t->first = i;
             break;
         }
-        if (look_at_thread(t, t->threads.at[i], fn, context)) {
-            only = t->threads.at[i];
-            stacks++;
-        }
+        states = threads_states(&t->threads, i);
+        look_at_states(t, &t->threads.at[i], states, &looked, fn, context);
     }
-    t->expected = stacks == 1 ? only : NULL;
+    t->expected = looked.stacks == 1 ? looked.only : NULL;
     t->stack.prepared = NULL;
     if (t->kernel) {
         kernel_end(t->kernel);

@@ -187,6 +187,24 @@ static int find_threads(struct threads *ts, size_t interpreter, uint64_t head)
     return 0;
 }
 
+static int compare_states(const void *a, const void *b)
+{
+    const struct thread *const *x = a, *const *y = b;
+    uintptr_t k = (uintptr_t)(*x)->kernel, l = (uintptr_t)(*y)->kernel;
+    if (k != l)
+        return k < l ? -1 : 1;
+    return ((*x)->interpreter > (*y)->interpreter) - ((*x)->interpreter < (*y)->interpreter);
+}
+
+size_t threads_states(const struct threads *ts, size_t i)
+{
+    size_t n = 1;
+    if (ts->n_interpreters > 1 && ts->at[i]->kernel)
+        while (i + n < ts->n && ts->at[i + n]->kernel == ts->at[i]->kernel)
+            n++;
+    return n;
+}
+
 int threads_refresh(struct threads *ts)
 {
     const struct python_offsets *o = ts->offsets;
@@ -226,6 +244,8 @@ int threads_refresh(struct threads *ts)
     ts->n = left;
     ts->refreshed_ms = now_ms();
     match_threads(ts);
+    if (ts->n_interpreters > 1 && ts->n)
+        qsort(ts->at, ts->n, sizeof(struct thread *), compare_states);
     return e;
 }
 

@@ -31,7 +31,7 @@ struct threads {
     struct interpreter interpreters[SAMPLE_INTERPRETERS_MAX];
     size_t n_interpreters;
     uint64_t interpreters_head;
-    struct thread **at;
+    struct thread **at; /* with several interpreters: those of one kernel_thread side by side */
     size_t n, cap;
     uint32_t pthread_id; /* where the ID lies in struct pthread; 0: not known */
     bool pthread_tried;  /* to find out, in this round of matching */
@@ -46,4 +46,7 @@ int threads_refresh(struct threads *ts);
 bool threads_stale(const struct threads *ts);
 /* The next look begins with a walk. */
 void threads_expire(struct threads *ts);
+/* How many of those from at[i] on are states of the same thread, in interpreters from the newest to
+ * the oldest; 1 at least. */
+size_t threads_states(const struct threads *ts, size_t i);
 void threads_finish(struct threads *ts);

@@ -1,0 +1,135 @@
+/* Interpreters in one process, each with a thread that is busy: every thread is seen once, in the
+ * interpreter that it runs in. Up to 3.11 they share one lock, from 3.12 on each has its own. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "pythons.h"
+#include "sample/memory.h"
+#include "sample/target.h"
+
+#define LOOKS       100
+#define PATIENCE_MS 20000
+
+static char *python;
+static int proc = -1;
+
+/* 3.13 has run_string() under this name, too. Where interpreters share a lock none makes another
+ * give it up, so they do it on their own. */
+static const char program[] =
+    "import sys, threading, time\n"
+    "try: import _interpreters as interpreters\n"
+    "except ImportError: import _xxsubinterpreters as interpreters\n"
+    "threading.stack_size(16 << 20)\n" /* musl's own is too little for a new interpreter */
+    "rest = 'pass' if sys.version_info >= (3, 12) else 'sleep(0)'\n"
+    "def enter(name):\n"
+    "    interpreters.run_string(interpreters.create(),\n"
+    "        'from time import sleep\\n'\n"
+    "        'def spin_%s():\\n'\n"
+    "        '    while True:\\n'\n"
+    "        '        for i in range(20000): pass\\n'\n"
+    "        '        %s\\n'\n"
+    "        'spin_%s()' % (name, rest, name))\n"
+    "for name in 'ab':\n"
+    "    threading.Thread(target=enter, args=(name,), daemon=True).start()\n"
+    "print('ready', flush=True)\n"
+    "while True: time.sleep(1000)\n";
+
+struct seen {
+    size_t a, b, other, gil;
+};
+
+static void see(void *context, const struct sample_thread *t)
+{
+    struct seen *s = context;
+    bool whole = t->depth == 2 && str_is(t->frames[1]->function, "<module>");
+    s->gil += t->gil;
+    if (whole && str_is(t->frames[0]->function, "spin_a"))
+        s->a++;
+    else if (whole && str_is(t->frames[0]->function, "spin_b"))
+        s->b++;
+    else
+        s->other++;
+}
+
+static struct target *opened(pid_t pid, const struct sample_options *options)
+{
+    struct target *t = NULL;
+    struct err err = ERR_INIT;
+    if (target_open(proc, pid, options, &t, &err) < 0)
+        fail_msg("%s: %s", python, err.message);
+    return t;
+}
+
+static struct seen looks(struct target *t, size_t n)
+{
+    struct seen s = {0};
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(target_look(t, see, &s, NULL), 0);
+        usleep(1000);
+    }
+    return s;
+}
+
+static void await_both(pid_t pid)
+{
+    struct target *t = opened(pid, &(struct sample_options){.idle = true});
+    int64_t until = memory_now_ms() + PATIENCE_MS;
+    struct seen s = {0};
+    while ((!s.a || !s.b) && memory_now_ms() < until)
+        s = looks(t, 1);
+    target_close(t);
+    assert_true(s.a && s.b);
+}
+
+static void test_two(void **state)
+{
+    (void)state;
+    struct child c = child_start(python, program);
+    await_both(c.pid);
+    for (int gil = 0; gil < 2; gil++) {
+        struct target *t = opened(c.pid, &(struct sample_options){.gil = gil});
+        bool own = strtoul(target_version(t) + 2, NULL, 10) >= 12;
+        struct seen s = looks(t, LOOKS);
+        printf("%s, gil %d: a %zu, b %zu, other %zu, with a lock %zu, errors %lld\n",
+               target_version(t), gil, s.a, s.b, s.other, s.gil,
+               (long long)target_counts(t).errors);
+        assert_int_equal(s.other, 0);
+        assert_true(s.a > 0 && s.b > 0);
+        if (own)
+            assert_true(s.a >= LOOKS * 9 / 10 && s.b >= LOOKS * 9 / 10 && s.gil >= LOOKS * 18 / 10);
+        else
+            assert_true(s.gil <= LOOKS);
+        assert_true(!gil || s.gil == s.a + s.b);
+        assert_int_equal(target_counts(t).errors, 0);
+        target_close(t);
+    }
+    /* Sleepers are told once as well: the main thread, in the first interpreter. */
+    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct seen s = looks(t, 10);
+    assert_int_equal(s.a, 10);
+    assert_int_equal(s.b, 10);
+    assert_int_equal(s.other, 10);
+    target_close(t);
+    child_end(&c);
+}
+
+int main(int argc, char **argv)
+{
+    python = pythons_find(argc > 1 ? argv[1] : "debian");
+    if (!python)
+        return PYTHONS_SKIPPED;
+    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_two)};
+    int r = cmocka_run_group_tests(tests, NULL, NULL);
+    free(python);
+    close(proc);
+    return r;
+}
