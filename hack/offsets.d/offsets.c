@@ -42,10 +42,16 @@
 #define INSTRUCTION      prev_instr
 #define IN_OWNER         offsetof(FRAME, owner)
 #define IN_GENERATOR     0
-#define FRAME_HEAD       offsetof(FRAME, localsplus)
-#define IN_QUALNAME      offsetof(PyCodeObject, co_qualname)
-#define IN_CODE_BYTES    offsetof(PyCodeObject, co_code_adaptive)
-#define CODE_HEAD        offsetof(PyCodeObject, co_code_adaptive)
+#define IN_STACK_TOP     offsetof(FRAME, stacktop)
+#if MINOR == 11
+#define IN_ENTRY offsetof(FRAME, is_entry)
+#else
+#define IN_ENTRY 0
+#endif
+#define FRAME_HEAD    offsetof(FRAME, localsplus)
+#define IN_QUALNAME   offsetof(PyCodeObject, co_qualname)
+#define IN_CODE_BYTES offsetof(PyCodeObject, co_code_adaptive)
+#define CODE_HEAD     offsetof(PyCodeObject, co_code_adaptive)
 #else
 #define IN_INTERPRETER_THREADS offsetof(PyInterpreterState, tstate_head)
 #define IN_THREAD_FRAME        offsetof(PyThreadState, frame)
@@ -58,15 +64,12 @@
 #define INSTRUCTION            f_lasti
 #define IN_OWNER               0
 #define IN_GENERATOR           offsetof(PyFrameObject, f_gen)
+#define IN_STACK_TOP           0
+#define IN_ENTRY               0
 #define FRAME_HEAD             (offsetof(PyFrameObject, f_lasti) + sizeof(int))
 #define IN_QUALNAME            0
 #define IN_CODE_BYTES          0
 #define CODE_HEAD              sizeof(PyCodeObject)
-#endif
-#if MINOR >= 12
-#define IN_FRAMESIZE offsetof(PyCodeObject, co_framesize)
-#else
-#define IN_FRAMESIZE 0
 #endif
 #if MINOR >= 10
 #define LINES co_linetable
@@ -95,6 +98,8 @@ FIELD(frame_code, offsetof(FRAME, f_code))
 FIELD(frame_instruction, offsetof(FRAME, INSTRUCTION))
 FIELD(frame_owner, IN_OWNER)
 FIELD(frame_generator, IN_GENERATOR)
+FIELD(frame_stack_top, IN_STACK_TOP)
+FIELD(frame_entry, IN_ENTRY)
 FIELD(frame_head, FRAME_HEAD)
 FIELD(code_file, offsetof(PyCodeObject, co_filename))
 FIELD(code_name, offsetof(PyCodeObject, co_name))
@@ -102,7 +107,6 @@ FIELD(code_qualname, IN_QUALNAME)
 FIELD(code_lines, offsetof(PyCodeObject, LINES))
 FIELD(code_first_line, offsetof(PyCodeObject, co_firstlineno))
 FIELD(code_bytes, IN_CODE_BYTES)
-FIELD(code_framesize, IN_FRAMESIZE)
 FIELD(code_head, CODE_HEAD)
 FIELD(object_type, offsetof(PyObject, ob_type))
 FIELD(text_length, offsetof(PyASCIIObject, length))

@@ -102,6 +102,8 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
     o.frame_instruction = next(&w);
     o.frame_head = next(&w); /* locals come behind all else */
     o.frame_owner = next(&w);
+    /* Behind the instruction, which 3.13 does not tell. */
+    o.frame_stack_top = newer ? 0 : o.frame_instruction + 8;
     skip(&w, newer ? 3 : 1); /* [stackpointer, tlbc_index], size */
     o.code_file = next(&w);
     o.code_name = next(&w);
@@ -128,12 +130,13 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
     if (w.wrong || locked < own_gil || holder < own_gil || o.gil_locked > 256 ||
         o.gil_holder > 256 || o.frame_head > 512 || o.frame_previous + 8 > o.frame_head ||
         o.frame_code + 8 > o.frame_head || o.frame_instruction + 8 > o.frame_head ||
-        o.frame_owner >= o.frame_head || o.code_head > 1024 || o.code_file + 8 > o.code_head ||
-        o.code_name + 8 > o.code_head || o.code_qualname + 8 > o.code_head ||
-        o.code_lines + 8 > o.code_head || o.code_first_line + 4 > o.code_head ||
-        o.object_type + 16 > o.code_head || o.text_length < o.object_type + 8 ||
-        o.text_state < o.object_type + 8 || o.bytes_length < o.object_type + 8 ||
-        o.text_ascii > 256 || o.text_length + 8 > o.text_ascii || o.text_state + 4 > o.text_ascii ||
+        o.frame_owner >= o.frame_head || o.frame_stack_top + 4 > o.frame_head ||
+        o.code_head > 1024 || o.code_file + 8 > o.code_head || o.code_name + 8 > o.code_head ||
+        o.code_qualname + 8 > o.code_head || o.code_lines + 8 > o.code_head ||
+        o.code_first_line + 4 > o.code_head || o.object_type + 16 > o.code_head ||
+        o.text_length < o.object_type + 8 || o.text_state < o.object_type + 8 ||
+        o.bytes_length < o.object_type + 8 || o.text_ascii > 256 ||
+        o.text_length + 8 > o.text_ascii || o.text_state + 4 > o.text_ascii ||
         o.bytes_bytes > 256 || o.bytes_length + 8 > o.bytes_bytes || !o.thread_frame ||
         !o.thread_chunk || !o.thread_native || !o.frame_owner || !o.interpreter_gil ||
         !o.code_qualname || (free_threaded && !o.thread_status))

@@ -35,15 +35,16 @@ struct python_offsets {
     uint32_t frame_instruction; /* pointer; with frames that are objects: index (int) */
     uint32_t frame_owner;       /* one byte; 0: none */
     uint32_t frame_generator;   /* pointer to the generator whose frame it is; 0: frame_owner */
+    uint32_t frame_stack_top;   /* int; -1 while the frame's own code runs; 0: not told */
+    uint32_t frame_entry;       /* one byte: called by C; 0: a frame in between tells */
     uint32_t frame_head;        /* bytes that hold all of the above */
     uint32_t code_file;
     uint32_t code_name;
     uint32_t code_qualname; /* 0: none */
     uint32_t code_lines;
     uint32_t code_first_line;
-    uint32_t code_bytes;     /* first instruction; 0: a separate object */
-    uint32_t code_framesize; /* in words, of a frame on the data stack; 0: not told */
-    uint32_t code_head;      /* bytes that hold all of the above but the instructions */
+    uint32_t code_bytes; /* first instruction; 0: a separate object */
+    uint32_t code_head;  /* bytes that hold all of the above but the instructions */
     uint32_t object_type;
     uint32_t text_length, text_state;
     uint32_t text_ascii, text_compact; /* where the characters begin */

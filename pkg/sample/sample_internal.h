@@ -118,7 +118,6 @@ struct stack_reader {
     struct raw_frame frames[STACK_DEPTH_MAX];
     uint64_t objects[STACK_DEPTH_MAX]; /* of the way through the copy */
     size_t depth;
-    bool cut;       /* deeper than the maximum */
     bool suspended; /* the outermost frame is a generator's without a caller */
 };
 void stack_reader_finish(struct stack_reader *r);

@@ -204,6 +204,7 @@ struct walk {
     uint64_t thread;
     size_t cursor; /* where the next object is expected */
     bool strict;   /* instructions of callers must stand in both copies, too */
+    bool live;     /* and callers must not be found running their own code */
     bool late;     /* something was read after the copy was made */
     bool far;      /* the innermost frame's copy is not among the last */
     bool searched; /* for chunks */
@@ -318,10 +319,28 @@ static int add_raw(struct stack_reader *r, uint64_t address, const uint8_t *byte
     bool generator = o->frame_owner ? bytes[o->frame_owner] == OWNER_GENERATOR
                                     : get64(bytes + o->frame_generator) != 0;
     r->suspended = generator && !get64(bytes + o->frame_previous);
-    r->cut = r->depth == STACK_DEPTH_MAX;
-    if (!r->cut)
-        r->frames[r->depth++] = f;
-    return r->cut ? -E2BIG : 0;
+    if (r->depth == STACK_DEPTH_MAX)
+        return -E2BIG;
+    r->frames[r->depth++] = f;
+    return 0;
+}
+
+/* A call without C code in between notes how far the caller's stack reaches, and its end takes that
+ * away: a frame that seems to be called by one whose own code runs is left over from before. That
+ * shows within one copy, however often the stack was the same at its readings. */
+static bool is_left_over(const struct python_offsets *o, const uint8_t *caller)
+{
+    int32_t top;
+    if (!o->frame_stack_top || caller[o->frame_owner] >= OWNER_SHIM)
+        return false;
+    memcpy(&top, caller + o->frame_stack_top, sizeof(top));
+    return top < 0;
+}
+
+static bool is_called_by_python(const struct python_offsets *o, const uint8_t *frame)
+{
+    return o->frame_stack_top && frame[o->frame_owner] < OWNER_SHIM &&
+           !(o->frame_entry && frame[o->frame_entry]);
 }
 
 /* Follows the frames from the innermost one. 0, AGAIN, or -errno. */
@@ -331,8 +350,8 @@ static int follow(struct walk *w, uint64_t frame)
     const struct python_offsets *o = r->offsets;
     uint64_t mark = 0, last_in_chunk = 0;
     size_t steps = 0, next_mark = 1, last_chunk = SIZE_MAX;
+    bool direct = false; /* the last frame was called by the one that comes now, not by C */
     r->depth = 0;
-    r->cut = false;
     while (frame) {
         const uint8_t *bytes;
         size_t chunk = chunk_of(w->m, frame);
@@ -340,6 +359,9 @@ static int follow(struct walk *w, uint64_t frame)
                                        : bytes_of_object(w, frame, &bytes);
         if (e != FOUND)
             return e;
+        if (direct && w->live && is_left_over(o, bytes))
+            return AGAIN;
+        direct = is_called_by_python(o, bytes);
         if (chunk == w->m->n_chunks) {
             if (w->n_objects < STACK_DEPTH_MAX)
                 w->objects[w->n_objects++] = frame;
@@ -433,8 +455,12 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     }
     if (r->cells.first != r->cells.last || r->cells.first != r->cells.middle)
         return AGAIN;
-    struct walk w = {
-        .r = r, .m = m, .thread = thread, .strict = attempt < PATIENCE, .objects = objects};
+    struct walk w = {.r = r,
+                     .m = m,
+                     .thread = thread,
+                     .strict = attempt < PATIENCE,
+                     .live = attempt < 2 * PATIENCE,
+                     .objects = objects};
     e = follow(&w, r->cells.first);
     if (e != 0 && w.late)
         keep_late(m, objects, w.n_objects);
