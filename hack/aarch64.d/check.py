@@ -294,8 +294,8 @@ def unit(path):
     expect(done.returncode == 0, f"status {done.returncode}\n{last}")
     tests = re.findall(r"\[  PASSED  \] (\d+) test", done.stdout)
     expect(tests, f"no summary\n{last}")
-    skipped = re.findall(r"\[  SKIPPED \] (\d+) test", done.stdout)
-    return f"{tests[-1]} tests" + (f", {skipped[-1]} skipped" if skipped else "")
+    skipped = re.findall(r"^skipped.*|\[  SKIPPED \] test_.*", done.stdout, re.MULTILINE)
+    return "; ".join([f"{tests[-1]} tests", *skipped])
 
 
 def main():

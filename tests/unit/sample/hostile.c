@@ -16,17 +16,18 @@
 
 #include "fake.h"
 
-#define ARENA   (176u << 20)
-#define PAGE    4096
-#define THREADS 4200
-#define DEPTH   4400
+#define ARENA    (176u << 20)
+#define PAGE_MAX (64u << 10) /* of any kernel */
+#define THREADS  4200
+#define DEPTH    4400
 
 /* What the sampler looks for in the file. */
 extern const unsigned long Py_Version;
 const unsigned long Py_Version __attribute__((used)) = 0x030c01f0;
 extern uint8_t _PyRuntime[ARENA];
-uint8_t _PyRuntime[ARENA] __attribute__((aligned(PAGE)));
+uint8_t _PyRuntime[ARENA] __attribute__((aligned(PAGE_MAX)));
 
+static size_t page_size;
 static struct fake f;
 static struct fake_thread threads[THREADS];
 static const struct fake_thread *list[THREADS];
@@ -183,10 +184,10 @@ static void endless_names(void)
 /* Pages that come and go. */
 static void *unmap(void *argument)
 {
-    uint64_t from = (threads[1].address + PAGE) & ~(uint64_t)(PAGE - 1);
+    uint64_t from = (threads[1].address + page_size) & ~(uint64_t)(page_size - 1);
     for (unsigned i = 0;; i++) {
-        void *page = (void *)(uintptr_t)(from + i % 2000 * PAGE);
-        mprotect(page, PAGE, i % 3 ? PROT_NONE : PROT_READ | PROT_WRITE);
+        void *page = (void *)(uintptr_t)(from + i % 2000 * page_size);
+        mprotect(page, page_size, i % 3 ? PROT_NONE : PROT_READ | PROT_WRITE);
     }
     return argument;
 }
@@ -209,8 +210,8 @@ static void vanish(void)
 /* The pages behind `from` become those of a file that is then cut off. */
 static void truncated(void)
 {
-    uint64_t from = (threads[100].address + PAGE - 1) & ~(uint64_t)(PAGE - 1);
-    size_t len = (f.base + f.used - from + PAGE - 1) & ~(size_t)(PAGE - 1);
+    uint64_t from = (threads[100].address + page_size - 1) & ~(uint64_t)(page_size - 1);
+    size_t len = (f.base + f.used - from + page_size - 1) & ~(size_t)(page_size - 1);
     int fd = memfd_create("hostile", MFD_CLOEXEC);
     if (fd < 0 || write(fd, (void *)(uintptr_t)from, len) != (ssize_t)len ||
         mmap((void *)(uintptr_t)from, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
@@ -224,13 +225,13 @@ static int faults;
 /* Each page comes after 20 ms. */
 static void *serve_slowly(void *argument)
 {
-    static uint8_t page[PAGE];
+    static uint8_t page[PAGE_MAX];
     struct uffd_msg m;
     while (read(faults, &m, sizeof(m)) == (ssize_t)sizeof(m)) {
         usleep(20000);
-        struct uffdio_copy copy = {.dst = m.arg.pagefault.address & ~(uint64_t)(PAGE - 1),
+        struct uffdio_copy copy = {.dst = m.arg.pagefault.address & ~(uint64_t)(page_size - 1),
                                    .src = (uint64_t)(uintptr_t)page,
-                                   .len = PAGE};
+                                   .len = page_size};
         ioctl(faults, UFFDIO_COPY, &copy);
     }
     return argument;
@@ -241,7 +242,7 @@ static void slow(void)
 {
     sane();
     make_threads(2000, 1);
-    size_t len = 2000 * PAGE;
+    size_t len = 2000 * page_size;
     uint8_t *pages = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
     struct uffdio_api api = {.api = UFFD_API};
@@ -251,7 +252,7 @@ static void slow(void)
         ioctl(faults, UFFDIO_REGISTER, &range) < 0)
         fail("userfaultfd");
     for (size_t i = 0; i < 2000; i++)
-        fake_put64(&f, threads[i].innermost, (uint64_t)(uintptr_t)pages + i * PAGE + 64);
+        fake_put64(&f, threads[i].innermost, (uint64_t)(uintptr_t)pages + i * page_size + 64);
     in_background(serve_slowly);
 }
 
@@ -284,6 +285,7 @@ static void on_signal(int number)
 int main(int argc, char **argv)
 {
     signal(SIGUSR1, on_signal);
+    page_size = (size_t)sysconf(_SC_PAGESIZE);
     fake_init(&f, 12, _PyRuntime, ARENA, (uint64_t)(uintptr_t)_PyRuntime);
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
         if (argc != 2 || strcmp(argv[1], modes[i].name) != 0)

@@ -107,6 +107,8 @@ static void test_looks_end(void **state)
             (long long)c.cut, r < 0 ? ": " : "", r < 0 ? err.message : "");
         if (longest > LOOK_MAX_MS || open > 3000)
             fail_msg("%s: a look took %d ms", modes[i], (int)longest);
+        if (strcmp(modes[i], "sane") == 0)
+            assert_true(r == 0 && c.stacks > 0); /* or all of this tests refusals only */
         /* What is not cut off by a refusal must have been tried and told. */
         if (r == 0 && c.stacks == 0)
             assert_true(c.errors > 0);
