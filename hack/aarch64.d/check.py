@@ -61,19 +61,11 @@ LINES = marks()
 def program(suite, mode, **environment):
     """One of programs.py, in the root of a suite and in a PID namespace of its own, as in a
     container. Gives its number here."""
-    root = f"{SUITES}/{suite}"
-    command = [
-        "unshare",
-        "-p",
-        "-f",
-        "chroot",
-        root,
-        "/usr/bin/python3",
-        "/check/programs.py",
-        mode,
-    ]
+    command = ["enter", f"{SUITES}/{suite}", "/usr/bin/python3", "/check/programs.py", mode]
     outer = subprocess.Popen(
-        ["/bin/busybox", *command], stdout=subprocess.PIPE, env={**os.environ, **environment}
+        ["unshare", "-p", "-f", *command],
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment},
     )
     try:
         expect(outer.stdout.readline() == b"ready\n", f"{mode} did not start")
@@ -305,7 +297,7 @@ def main():
         check(f"unit {path}", unit, f"/tests/{path}")
     for suite in sorted(os.listdir(SUITES)):
         text = subprocess.run(
-            ["/bin/busybox", "chroot", f"{SUITES}/{suite}", "/usr/bin/python3", "-V"],
+            ["enter", f"{SUITES}/{suite}", "/usr/bin/python3", "-V"],
             capture_output=True,
             text=True,
             timeout=LIMIT,
