@@ -16,6 +16,11 @@ from kubernetes import client
 from kubernetes.stream import stream
 
 ROOT = Path(__file__).resolve().parents[2]
+# As hack/lib.sh has it.
+CACHE = Path(
+    os.environ.get("PYSPY_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyspy-operator"
+)
 GROUP, VERSION, PLURAL = "profiling.pyspy.dev", "v1alpha1", "pyspyprofiles"
 SYSTEM = "pyspy-system"
 TARGETS = "localhost/pyspy-targets:dev"
