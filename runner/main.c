@@ -3,7 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "runner/record.h"
+#include "runner/host/host.h"
 #include "runner/run.h"
 
 #define DESCRIPTORS 65536
@@ -35,8 +35,8 @@ int main(int argc, char **argv)
     struct err err = ERR_INIT;
     open_standard();
     raise_descriptors();
-    if (argc > 1 && record_is_command(argv[1]))
-        return record_main(argc, argv);
+    if (argc > 1 && host_is_command(argv[1]))
+        return host_main(argc, argv);
     if (options_parse(argc, argv, &options, &err) < 0) {
         fprintf(stderr, "pyspy-runner: %s\n", err.message);
         return 2;

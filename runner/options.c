@@ -22,16 +22,23 @@ static const struct flag flags[] = {
 
 void options_help(void)
 {
-    printf("usage: pyspy-runner run [flags]\n\n"
-           "Samples the Python processes that the task in the environment variable " TASK_VARIABLE
-           "\nnames and uploads the results. Runs in the Jobs that pyspy-controller makes.\n\n");
+    printf("usage: pyspy-runner COMMAND [flags]\n\n"
+           "On any host, for a Python process given by its PID; --help behind each tells more:\n"
+           "  record  samples it and writes a flame graph, or another format\n"
+           "  top     shows which of its functions take the time\n"
+           "  dump    prints what its threads do now\n\n"
+           "In the Jobs that pyspy-controller makes:\n"
+           "  run     samples the processes that the task in " TASK_VARIABLE
+           " names, and hands the results in\n\n"
+           "Flags of run:\n");
     for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
         printf("  %-17s %-8s %s\n", flags[i].name, flags[i].value_name, flags[i].help);
     printf("  %-17s %-8s %s\n", "--upload-deadline", "DURATION",
            "how long a failing upload is tried again [10m]");
     printf("  %-17s %-8s %s\n", "--log-level", "LEVEL", "debug, info, warn or error [info]");
     printf("  --help, --version\n\n"
-           "Exit status: 0 when results were stored, 1 otherwise, 2 for a wrong command line.\n");
+           "Exit status of run: 0 when results were stored, 1 otherwise, 2 for a wrong command "
+           "line.\n");
 }
 
 void options_version(void)
@@ -106,7 +113,8 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct err *
         }
     }
     if (argc < 2 || !str_is(str_of(argv[1]), "run"))
-        return err_set(err, ERR_INVALID, "expected \"pyspy-runner run\"; see --help");
+        return err_set(err, ERR_INVALID,
+                       "expected a command: record, top, dump or run; see --help");
     for (int i = 2; i < argc;) {
         int taken = parse_flag(i, argc, argv, &o, err);
         if (taken < 0)

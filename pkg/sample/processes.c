@@ -24,6 +24,7 @@ static void add_counts(struct sample_counts *to, const struct sample_counts *fro
     to->errors += from->errors;
     to->retries += from->retries;
     to->cut += from->cut;
+    to->unasked += from->unasked;
 }
 
 static void free_process(struct process *p)

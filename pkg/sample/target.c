@@ -150,8 +150,20 @@ static int end_task(struct target *t, struct thread *thread, bool again, struct 
     return -EAGAIN;
 }
 
-/* Whether it had a stack, be it one that could not be read. */
-static bool count_stack(struct target *t, struct thread *thread, bool running, bool gil,
+static struct sample_thread about(struct target *t, const struct thread *thread)
+{
+    struct sample_thread sample = {.id = thread->address};
+    if (thread->kernel) {
+        sample.tid = kernel_thread_id(thread->kernel);
+        sample.mark = kernel_thread_mark(thread->kernel);
+    }
+    if (thread->kernel && t->options.names)
+        sample.name = kernel_thread_name(t->kernel, thread->kernel);
+    return sample;
+}
+
+/* state: running, gil and asked of it. Whether it had a stack, be it one that could not be read. */
+static bool count_stack(struct target *t, struct thread *thread, struct sample_thread state,
                         target_fn *fn, void *context)
 {
     int e = -EAGAIN;
@@ -174,25 +186,24 @@ static bool count_stack(struct target *t, struct thread *thread, bool running, b
     if (e < 0) {
         t->counts.errors++;
         threads_expire(&t->threads);
-        return true;
     }
-    if (t->stack.depth == 0)
-        return false; /* no Python code at the moment: just begun, or at its end */
-    struct sample_thread sample = {
-        .tid = thread->kernel ? kernel_thread_id(thread->kernel) : 0,
-        .mark = thread->kernel ? kernel_thread_mark(thread->kernel) : NULL,
-        .running = running,
-        .gil = gil,
-        .frames = t->frames,
-        .depth = t->stack.depth,
-        .task = task,
-        .task_at = task_at,
-    };
-    if (thread->kernel && t->options.names)
-        sample.name = kernel_thread_name(t->kernel, thread->kernel);
-    t->counts.stacks++;
+    bool read = e == 0 && t->stack.depth > 0; /* else not in Python code: just begun, or ending */
+    if (!read && !t->options.all)
+        return e < 0;
+    struct sample_thread sample = about(t, thread);
+    sample.running = state.running;
+    sample.gil = state.gil;
+    sample.asked = state.asked;
+    sample.error = e;
+    if (read) {
+        sample.frames = t->frames;
+        sample.depth = t->stack.depth;
+        sample.task = task;
+        sample.task_at = task_at;
+        t->counts.stacks++;
+    }
     fn(context, &sample);
-    return true;
+    return e < 0 || read;
 }
 
 /* last: it had the lock last. */
@@ -205,10 +216,15 @@ static bool has_lock(const struct target *t, const struct thread *thread, bool *
     return *ret_last && ip->locked == 1;
 }
 
-static bool runs(struct target *t, struct thread *thread, bool last, bool gil)
+static void ask(struct target *t, struct thread *thread, bool last, bool gil,
+                struct sample_thread *state)
 {
-    return kernel_thread_runs(t->kernel, thread->kernel, last, gil,
-                              gil && stack_moved(&t->stack, &thread->memory));
+    state->running = kernel_thread_runs(t->kernel, thread->kernel, last, gil,
+                                        gil && stack_moved(&t->stack, &thread->memory));
+    int64_t unasked = kernel_unanswered(t->kernel);
+    t->counts.unasked += unasked;
+    t->counts.errors += unasked;
+    state->asked = unasked == 0;
 }
 
 struct looked {
@@ -221,25 +237,42 @@ struct looked {
 static void look_at_states(struct target *t, struct thread *const *states, size_t n,
                            struct looked *looked, target_fn *fn, void *context)
 {
-    bool asked = false, running = false;
+    struct sample_thread state = {0};
+    bool begun = false;
     for (int with = 1; with >= 0; with--)
         for (size_t i = 0; i < n; i++) {
             struct thread *thread = states[i];
             bool last, gil = has_lock(t, thread, &last);
             if (gil != with || (t->options.gil && !gil))
                 continue;
-            if (!asked) {
-                asked = running = true;
-                if (t->kernel && !t->options.gil)
-                    running = thread->kernel ? runs(t, thread, last, gil) : gil;
+            if (!begun) {
+                begun = state.running = true;
+                if (t->kernel && !t->options.gil && !thread->kernel)
+                    state.running = gil;
+                else if (t->kernel && !t->options.gil)
+                    ask(t, thread, last, gil, &state);
             }
-            if (!running && !t->options.idle)
+            if (!state.running && !t->options.idle)
                 return;
+            state.gil = gil;
             looked->only = thread;
             looked->stacks++;
-            if (count_stack(t, thread, running, gil, fn, context))
+            if (count_stack(t, thread, state, fn, context))
                 return;
         }
+}
+
+/* Those that this look has no time for. */
+static void count_rest(struct target *t, size_t k, size_t first, target_fn *fn, void *context)
+{
+    t->counts.cut++;
+    t->counts.errors += t->options.gil ? 1 : (int64_t)(t->threads.n - k);
+    t->first = (first + k) % t->threads.n;
+    for (; t->options.all && k < t->threads.n; k++) {
+        struct sample_thread sample = about(t, t->threads.at[(first + k) % t->threads.n]);
+        sample.error = -ETIME;
+        fn(context, &sample);
+    }
 }
 
 int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
@@ -274,9 +307,7 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     for (size_t k = 0; k < t->threads.n; k += states) {
         size_t i = (first + k) % t->threads.n;
         if (memory_late(t->reader)) {
-            t->counts.cut++;
-            t->counts.errors += t->options.gil ? 1 : (int64_t)(t->threads.n - k);
-            t->first = i;
+            count_rest(t, k, first, fn, context);
             break;
         }
         states = threads_states(&t->threads, i);
@@ -286,7 +317,6 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     t->stack.prepared = NULL;
     if (t->kernel) {
         kernel_end(t->kernel);
-        t->counts.errors += kernel_unanswered(t->kernel);
         if (kernel_misses_threads(t->kernel))
             threads_expire(&t->threads);
     }

@@ -29,13 +29,18 @@ struct sample_frame {
 };
 
 struct sample_thread {
+    uint64_t id;       /* as long as it lives */
     pid_t tid;         /* as this /proc numbers it; 0 unknown */
     struct str name;   /* the kernel's; "" unknown or not asked for */
     const void **mark; /* for the caller, NULL at first: stays with the thread and its name; NULL:
                           there is no place for one */
     bool running, gil; /* runs or waits for a core; holds the interpreter's lock */
+    bool asked;        /* whether the kernel said what `running` says */
     struct sample_frame *const *frames; /* innermost first */
     size_t depth;
+    int error; /* why there are no frames, see sample_options.all: -EAGAIN, they kept changing;
+                  -EFAULT, they lead nowhere; -ETIME, it was not its turn. 0: there are, or it is
+                  not in Python code */
     struct str
         task; /* asyncio's, if asked for: "Task-7" where it has no name; "" none, or unknown */
     size_t task_at; /* the frame of its coroutine, outside of which is only what runs tasks */
@@ -51,6 +56,7 @@ struct sample_options {
     bool idle;  /* who sleeps as well */
     bool names; /* fill sample_thread.name */
     bool tasks; /* fill sample_thread.task */
+    bool all;   /* who has no stack, or none that can be read, as well */
     bool hurry; /* opening does not wait for an interpreter that is just starting */
     struct sample_shared *shared; /* outlives the targets; NULL: alone */
 };
@@ -61,6 +67,7 @@ struct sample_counts {
     int64_t errors;  /* stacks that could not be read as they were at one moment */
     int64_t retries; /* of stacks that changed while they were read */
     int64_t cut;     /* looks that took too long: what was left of them is among the errors */
+    int64_t unasked; /* of the errors: the kernel could not be asked, for want of descriptors */
 };
 
 struct target;

@@ -55,8 +55,8 @@ static void test_what_is_not_understood(void **state)
     static const struct {
         const char *a, *b, *c, *says;
     } rows[] = {
-        {NULL, NULL, NULL, "pyspy-runner run"},
-        {"walk", NULL, NULL, "pyspy-runner run"},
+        {NULL, NULL, NULL, "record, top, dump or run"},
+        {"walk", NULL, NULL, "record, top, dump or run"},
         {"run", "--nonsense", NULL, "--nonsense"},
         {"run", "--py-spy", NULL, "--py-spy"},
         {"run", "--py-spyder=x", NULL, "--py-spyder=x"},
