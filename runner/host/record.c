@@ -8,20 +8,27 @@
 
 #define OUTPUT_MAX (512u << 20)
 
-static struct record *running; /* for the signal handler */
+#define PATIENCE 3 /* signals that only ask for the end */
 
+static struct record *running; /* for the signal handler */
+static volatile sig_atomic_t signals;
+
+/* timeout(1) sends two at once; who sends many wants no profile any more. */
 static void on_signal(int signal_number)
 {
-    (void)signal_number;
+    if (signals == PATIENCE) {
+        signal(signal_number, SIG_DFL);
+        raise(signal_number);
+    }
+    signals++;
     if (running)
         record_stop(running);
 }
 
-/* The first one ends the sampling; another one what takes long behind it. */
 static void catch_signals(void)
 {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}, old;
+    struct sigaction action = {.sa_handler = on_signal}, old;
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             sigaction(numbers[i], &action, NULL);

@@ -45,7 +45,10 @@ def test_apply_to_flame_graph(space, engine):
     assert target["phase"] == "Completed"
     assert (target["engine"], target["engineReason"]) == (engine, "Requested")
     assert target["accuracy"] == kit.ACCURACY[engine] and "engineMessage" not in target
-    assert float(target["cost"]["cpuSeconds"]) > 0 and target["cost"]["maxMemoryBytes"] > 1 << 20
+    assert float(target["cost"]["cpuSeconds"]) > 0
+    # What samples, without the container's runtime before it and what hands the results in.
+    most = {"Native": 12 << 20, "PySpy": 128 << 20}[engine]
+    assert 1 << 20 < target["cost"]["maxMemoryBytes"] < most
     (process,) = target["processes"]
     (python,) = pod.python()
     assert (process["hostPID"], process["pid"]) == (python.node, python.pid)
