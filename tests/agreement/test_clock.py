@@ -1,0 +1,71 @@
+"""Stacks that change faster than py-spy can follow, against the time that each part kept itself."""
+
+import collections
+import json
+import os
+import re
+import signal
+import time
+
+from samplers import Rounds, program, record_ours
+from shares import shares
+
+RATE = 500
+POINTS = 3
+TORN = 0.1  # percent
+ERRORS = 5  # percent of the looks
+PARTS = ("recurse", "alternate", "generate", "delegate", "catch")
+
+
+def clock(pid, folder):
+    """The seconds of each part since the last call, as the program knows them."""
+    path = folder / "clock.json"
+    path.unlink(missing_ok=True)
+    os.kill(pid, signal.SIGUSR1)
+    end = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return json.loads(path.read_text())
+
+
+def measure(tools, python, folder, seconds):
+    with program(python.path, "clock", folder) as pid:
+        clock(pid, folder)
+        text, looks = record_ours(tools, pid, seconds, RATE, folder)
+        return text, collections.Counter(clock(pid, folder)), looks
+
+
+def share_of(sampled, part):
+    return sum(s for f, s in sampled.total.items() if re.match(rf"(\w+\.)*{part} \(", f)) * 100
+
+
+def wrong(sampled, spent, looks):
+    """The largest difference in points, percent of torn stacks, and what is too much."""
+    whole = sum(spent.values())
+    found, points = [], 0
+    for part in PARTS:
+        ours, kept = share_of(sampled, part), spent[part] / whole * 100
+        points = max(points, abs(ours - kept))
+        if abs(ours - kept) > POINTS:
+            found.append(f"{part}: {ours:.1f} %, by its clock {kept:.1f} %")
+    torn = sum(s for f, s in sampled.roots.items() if not f.startswith("<module> ")) * 100
+    if torn > TORN:
+        found.append(f"{torn:.2f} % of the stacks do not begin where the program does")
+    if looks.errors * 100 > ERRORS * looks.number:
+        found.append(str(looks))
+    return points, torn, found
+
+
+def test_clock(tools, python, tmp_path, table, pytestconfig):
+    seconds = 10 if pytestconfig.getoption("--full") else 4
+    rounds, found = Rounds(), [""]
+    while found and rounds.wanted():
+        text, spent, looks = rounds.add(*measure(tools, python, tmp_path, seconds))
+        sampled = shares(text)
+        points, torn, found = wrong(sampled, spent, looks)
+    table.append(
+        f"{python.name:8} {'clock':14} {points:4.1f} points of its own clock"
+        f"  {sampled.samples} samples  torn {torn:.2f} %  {looks}"
+        f"{rounds}"
+    )
+    assert not found, "\n".join(found)
