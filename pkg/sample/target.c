@@ -219,8 +219,15 @@ static bool has_lock(const struct target *t, const struct thread *thread, bool *
 static void ask(struct target *t, struct thread *thread, bool last, bool gil,
                 struct sample_thread *state)
 {
-    state->running = kernel_thread_runs(t->kernel, thread->kernel, last, gil,
-                                        gil && stack_moved(&t->stack, &thread->memory));
+    bool moved = gil && stack_moved(&t->stack, &thread->memory);
+    state->running = kernel_thread_runs(t->kernel, thread->kernel, last, gil, moved);
+    if (!state->running && kernel_misses_threads(t->kernel)) {
+        /* Of threads that begin and end all the time, the next mostly gets the last one's place. */
+        if (threads_renew(&t->threads, thread))
+            state->running = kernel_thread_runs(t->kernel, thread->kernel, true, gil, moved);
+        else
+            threads_expire(&t->threads);
+    }
     int64_t unasked = kernel_unanswered(t->kernel);
     t->counts.unasked += unasked;
     t->counts.errors += unasked;

@@ -6,7 +6,8 @@
 #include "base/alloc.h"
 
 #define REFRESH_MS   1000 /* the lists are walked at least this often */
-#define KERNEL_MS    100  /* and /proc/PID/task at most this often for threads that are not found */
+#define KERNEL_MS    100 /* and those that the kernel did not know are looked for again after this */
+#define KERNEL_SHARE 100  /* one part of time in so many may go into reading /proc/PID/task */
 #define PTHREAD_HEAD 1024 /* bytes of struct pthread that are searched for the thread's ID */
 #define THREAD_MAX   4096 /* bytes of a thread state that are looked at */
 
@@ -66,15 +67,25 @@ static uint32_t find_pthread_id(struct threads *ts)
     return n && ts->n ? candidates[0] : 0;
 }
 
+static int64_t now_ns(clockid_t clock)
+{
+    struct timespec ts;
+    clock_gettime(clock, &ts);
+    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+/* Threads that live for a moment are worth it for as long as there are few. */
 static void refresh_kernel(struct threads *ts)
 {
-    int64_t now = now_ms();
-    if (now - ts->kernel_ms < KERNEL_MS)
+    if (now_ns(CLOCK_MONOTONIC) < ts->kernel_next_ns)
         return;
-    ts->kernel_ms = now;
+    int64_t begun = now_ns(CLOCK_THREAD_CPUTIME_ID);
     for (size_t i = 0; i < ts->n; i++)
         ts->at[i]->kernel = NULL;
     kernel_refresh(ts->kernel, NULL);
+    int64_t wait = (now_ns(CLOCK_THREAD_CPUTIME_ID) - begun) * KERNEL_SHARE;
+    int64_t most = KERNEL_MS * INT64_C(1000000);
+    ts->kernel_next_ns = now_ns(CLOCK_MONOTONIC) + (wait < most ? wait : most);
 }
 
 static struct kernel_thread *match(struct threads *ts, struct thread *thread)
@@ -252,6 +263,24 @@ int threads_refresh(struct threads *ts)
 bool threads_stale(const struct threads *ts)
 {
     return now_ms() - ts->refreshed_ms >= REFRESH_MS;
+}
+
+bool threads_renew(struct threads *ts, struct thread *thread)
+{
+    const struct python_offsets *o = ts->offsets;
+    uint64_t native = 0, pthread;
+    /* States of one thread stand side by side, which must stay so during a look. */
+    if (ts->n_interpreters != 1 ||
+        memory_read(ts->reader, thread->address + o->thread_pthread, &pthread, 8) < 0 ||
+        (o->thread_native &&
+         memory_read(ts->reader, thread->address + o->thread_native, &native, 8) < 0) ||
+        (native && native == thread->native))
+        return false;
+    thread->native = native;
+    thread->pthread = pthread;
+    thread->kernel = NULL;
+    match_threads(ts);
+    return thread->kernel;
 }
 
 void threads_expire(struct threads *ts)

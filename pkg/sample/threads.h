@@ -36,7 +36,7 @@ struct threads {
     uint32_t pthread_id; /* where the ID lies in struct pthread; 0: not known */
     bool pthread_tried;  /* to find out, in this round of matching */
     size_t objects;      /* addresses that the memories of all threads have room for */
-    int64_t refreshed_ms, kernel_ms;
+    int64_t refreshed_ms, kernel_next_ns;
 };
 
 /* Walks all lists. 0, or -errno: what was found until then stays, and so do the threads that were
@@ -44,6 +44,9 @@ struct threads {
 int threads_refresh(struct threads *ts);
 /* Whether the last walk is so long ago that there should be another. */
 bool threads_stale(const struct threads *ts);
+/* When the kernel no longer knows it: whether another one has its place in memory, and which.
+ * False: none that is known. */
+bool threads_renew(struct threads *ts, struct thread *thread);
 /* The next look begins with a walk. */
 void threads_expire(struct threads *ts);
 /* How many of those from at[i] on are states of the same thread, in interpreters from the newest to

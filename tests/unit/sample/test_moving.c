@@ -153,7 +153,7 @@ static void check_pairs(const char *program, size_t wanted)
     /* Only there a caller shows whether its own code runs; elsewhere the same stack at all readings
      * can have been another one in between. */
     unsigned minor = (unsigned)strtoul(target_version(t) + 2, NULL, 10);
-    size_t allowed = minor >= 11 && minor <= 13 ? 0 : wanted / 100;
+    size_t allowed = minor >= 11 && minor <= 13 ? 0 : wanted / 25;
     if (p.wrong > allowed || p.calls < wanted)
         fail_msg("%s: %zu of %zu calls are impossible: %s", python, p.wrong, p.calls,
                  buf_cstr(&p.first));
@@ -230,7 +230,7 @@ static void test_lives(void **state)
 {
     (void)state;
     struct child c = child_start(python, "import threading\n"
-                                         "def work(): sum(range(300))\n"
+                                         "def work(): sum(range(30000))\n"
                                          "def begin_and_end():\n"
                                          "    print('ready', flush=1)\n"
                                          "    while True:\n"
@@ -241,20 +241,19 @@ static void test_lives(void **state)
     struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
     struct lives l = {0};
     int64_t end = now_ms() + 30000;
-    while (l.main < 500 && now_ms() < end)
+    for (; (l.main < 500 || !l.workers) && now_ms() < end; usleep(100))
         assert_int_equal(target_look(t, see_lives, &l, NULL), 0);
     print_message("%s: %zu of the main thread, %zu of others, %zu wrong\n", python, l.main,
                   l.workers, l.wrong);
     assert_int_equal(l.wrong, 0);
-    assert_true(l.main >= 500);
+    assert_true(l.main >= 500 && l.workers > 0);
     target_close(t);
     child_end(&c);
 }
 
-static void count(void *context, const struct sample_thread *t)
+static void see_work(void *context, const struct sample_thread *t)
 {
-    (void)t;
-    ++*(size_t *)context;
+    *(size_t *)context += has(t, "work");
 }
 
 static int64_t processor_ms(pid_t pid)
@@ -266,33 +265,54 @@ static int64_t processor_ms(pid_t pid)
     return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
 }
 
-/* Threads that sleep nearly always: what they do in between is seen as often as its share of time
- * says, or more often, because who waits for a processor counts as running. */
-static void test_bursts(void **state)
+/* What the program does in "work" is seen as often as its share of a processor's time says, or more
+ * often, because who waits for a processor counts as running. least: of what is expected. */
+static void check_share(const char *program, double least)
 {
-    (void)state;
-    struct child c =
-        child_start(python, "import random, threading, time\n"
-                            "def work():\n"
-                            "    while True:\n"
-                            "        time.sleep(random.uniform(.1, .2))\n"
-                            "        sum(range(60000))\n"
-                            "for i in range(12): threading.Thread(target=work).start()\n"
-                            "print('ready', flush=1)\n");
+    struct child c = child_start(python, program);
     struct target *t = opened(c.pid, &(struct sample_options){0});
     size_t seen = 0, looks = 0;
-    int64_t begun = now_ms(), used = processor_ms(c.pid), end = begun + 2000;
+    int64_t begun = now_ms(), used = processor_ms(c.pid), end = begun + 1500;
     for (; now_ms() < end; looks++) {
-        assert_int_equal(target_look(t, count, &seen, NULL), 0);
+        assert_int_equal(target_look(t, see_work, &seen, NULL), 0);
         usleep(5000);
     }
     used = processor_ms(c.pid) - used;
     double share = (double)used / (double)(now_ms() - begun);
     print_message("%zu samples in %zu looks; %.1f %% of a processor used\n", seen, looks,
                   100 * share);
-    assert_true((double)seen >= 0.5 * share * (double)looks);
+    assert_true((double)seen >= least * share * (double)looks);
     target_close(t);
     child_end(&c);
+}
+
+/* Threads that sleep nearly always. */
+static void test_bursts(void **state)
+{
+    (void)state;
+    check_share("import random, threading, time\n"
+                "def work():\n"
+                "    while True:\n"
+                "        time.sleep(random.uniform(.1, .2))\n"
+                "        sum(range(60000))\n"
+                "for i in range(12): threading.Thread(target=work).start()\n"
+                "print('ready', flush=1)\n",
+                0.5);
+}
+
+/* Each thread in the last one's place, without the interpreter's lock: whether it runs only the
+ * kernel can tell, which must be asked for the right one. */
+static void test_one_after_another(void **state)
+{
+    (void)state;
+    check_share("import os, threading\n"
+                "def work(): os.urandom(8 << 20)\n"
+                "print('ready', flush=1)\n"
+                "while True:\n"
+                "    t = threading.Thread(target=work)\n"
+                "    t.start()\n"
+                "    t.join()\n",
+                0.7);
 }
 
 static void see_after(void *context, const struct sample_thread *t)
@@ -363,10 +383,10 @@ int main(int argc, char **argv)
         return PYTHONS_SKIPPED;
     proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pieces),       cmocka_unit_test(test_short_calls),
-        cmocka_unit_test(test_generators),   cmocka_unit_test(test_lives),
-        cmocka_unit_test(test_bursts),       cmocka_unit_test(test_exec_of_the_same),
-        cmocka_unit_test(test_derived_text),
+        cmocka_unit_test(test_pieces),           cmocka_unit_test(test_short_calls),
+        cmocka_unit_test(test_generators),       cmocka_unit_test(test_lives),
+        cmocka_unit_test(test_bursts),           cmocka_unit_test(test_one_after_another),
+        cmocka_unit_test(test_exec_of_the_same), cmocka_unit_test(test_derived_text),
     };
     int r = cmocka_run_group_tests(tests, NULL, NULL);
     free(python);
