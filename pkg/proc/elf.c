@@ -7,12 +7,15 @@
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
-#include "proc/proc.h"
+#include "proc/proc_internal.h"
 
 #define SECTIONS_MAX 4096
 #define STRINGS_MAX  (32u << 20)
 #define SYMBOLS_MAX  2000000u
+#define NAMES_MAX    (1u << 20)
 #define RODATA_MAX   (64u << 20)
+#define OLDEST       8 /* minor versions that are looked for in texts */
+#define NEWEST       14
 #define CHUNK        4096u
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -25,7 +28,7 @@ struct elf {
     int fd;
     uint64_t size;
     Elf64_Shdr *sections;
-    size_t n_sections;
+    size_t n_sections, names; /* names: the section that holds those of the sections */
 };
 
 struct symbols {
@@ -81,6 +84,7 @@ static int elf_open(struct elf *e, int fd, struct err *err)
         return r;
     e->sections = TAKE(sections);
     e->n_sections = header.e_shnum;
+    e->names = header.e_shstrndx;
     return 0;
 }
 
@@ -127,7 +131,17 @@ static int read_symbols(const struct elf *e, const Elf64_Shdr *table, struct sym
     return 0;
 }
 
-/* Py_Version (3.11 and later) holds PY_VERSION_HEX: 0x030b02f0 is 3.11.2 final. */
+/* 0x030b02f0 is 3.11.2 final. */
+bool proc_version_of_hex(uint64_t hex, char version[static 16])
+{
+    unsigned major = (unsigned)(hex >> 24) & 0xff, minor = (unsigned)(hex >> 16) & 0xff;
+    if (major < 3 || major > 9)
+        return false;
+    snprintf(version, 16, "%u.%u.%u", major, minor, (unsigned)(hex >> 8) & 0xff);
+    return true;
+}
+
+/* Py_Version (3.11 and later) holds PY_VERSION_HEX. */
 static bool version_of_symbol(const struct elf *e, uint64_t address, char version[static 16])
 {
     for (size_t i = 0; i < e->n_sections; i++) {
@@ -136,13 +150,8 @@ static bool version_of_symbol(const struct elf *e, uint64_t address, char versio
             address - s->sh_addr >= s->sh_size)
             continue;
         uint64_t hex = 0;
-        if (read_at(e, s->sh_offset + (address - s->sh_addr), &hex, sizeof(hex), NULL) < 0)
-            return false;
-        unsigned major = (unsigned)(hex >> 24) & 0xff, minor = (unsigned)(hex >> 16) & 0xff;
-        if (major < 3 || major > 9)
-            return false;
-        snprintf(version, 16, "%u.%u.%u", major, minor, (unsigned)(hex >> 8) & 0xff);
-        return true;
+        return read_at(e, s->sh_offset + (address - s->sh_addr), &hex, sizeof(hex), NULL) == 0 &&
+               proc_version_of_hex(hex, version);
     }
     return false;
 }
@@ -156,7 +165,7 @@ static size_t digits(struct str s)
 }
 
 /* "libpython3.11.so.1.0", "python3.11", "libpython3.6m.so": the part "3.11". */
-static bool version_of_path(struct str path, char version[static 16])
+bool proc_version_of_path(struct str path, char version[static 16])
 {
     ssize_t slash = str_rfind_char(path, '/');
     struct str name = slash < 0 ? path : str_sub(path, (size_t)slash + 1, path.len);
@@ -207,8 +216,35 @@ static bool version_of_text(struct str rodata, struct str minor, char version[st
     return found[0] != '\0';
 }
 
-/* .rodata is the largest of the constant sections; its name would need another table to be read. */
-static void refine_version(const struct elf *e, char version[static 16])
+/* From 3.10 on _PyRuntime has a section of its own, which is there in stripped files, too. */
+static const Elf64_Shdr *runtime_section(const struct elf *e)
+{
+    static const char wanted[] = ".PyRuntime";
+    if (e->names >= e->n_sections || e->sections[e->names].sh_size > NAMES_MAX)
+        return NULL;
+    size_t len = e->sections[e->names].sh_size;
+    _cleanup_(freep) char *names = xcalloc(len + 1, 1);
+    if (read_at(e, e->sections[e->names].sh_offset, names, len, NULL) < 0)
+        return NULL;
+    for (size_t i = 0; i < e->n_sections; i++)
+        if (e->sections[i].sh_name < len && e->sections[i].sh_type == SHT_PROGBITS &&
+            strcmp(names + e->sections[i].sh_name, wanted) == 0)
+            return &e->sections[i];
+    return NULL;
+}
+
+/* From 3.13 on it begins with what debuggers need: a mark, and PY_VERSION_HEX. */
+static bool version_of_runtime(const struct elf *e, const Elf64_Shdr *section,
+                               char version[static 16])
+{
+    uint64_t words[2];
+    return section && read_at(e, section->sh_offset, words, sizeof(words), NULL) == 0 &&
+           memcmp(words, "xdebugpy", 8) == 0 && proc_version_of_hex(words[1], version);
+}
+
+/* .rodata is the largest of the constant sections; its name would need another table to be read.
+ * Empty: there is none, or it is too large. The caller frees its bytes; a NUL follows them. */
+static struct str read_texts(const struct elf *e)
 {
     const Elf64_Shdr *rodata = NULL;
     for (size_t i = 0; i < e->n_sections; i++) {
@@ -218,14 +254,65 @@ static void refine_version(const struct elf *e, char version[static 16])
             (!rodata || s->sh_size > rodata->sh_size))
             rodata = s;
     }
-    if (!rodata || rodata->sh_size > RODATA_MAX)
-        return;
+    if (!rodata || rodata->sh_size > RODATA_MAX || rodata->sh_offset > e->size ||
+        rodata->sh_size > e->size - rodata->sh_offset)
+        return STR_NULL;
     _cleanup_(freep) char *bytes = xcalloc(rodata->sh_size + 1, 1);
     if (read_at(e, rodata->sh_offset, bytes, rodata->sh_size, NULL) < 0)
+        return STR_NULL;
+    size_t len = rodata->sh_size;
+    return (struct str){TAKE(bytes), len};
+}
+
+/* What every CPython from 3.8 on says somewhere, and hardly anything else all of. What follows the
+ * first one tells it from the programs that look for it. */
+static bool texts_are_python(struct str texts)
+{
+    static const char *const said[] = {"PYTHONHASHSEED must be ",
+                                       "Fatal Python error: ", "_frozen_importlib"};
+    for (size_t i = 0; i < ARRAY_SIZE(said); i++) {
+        ssize_t at = texts.len ? str_find(texts, str_of(said[i])) : -1;
+        if (at < 0 || (i == 0 && texts.ptr[(size_t)at + strlen(said[i])] != '"'))
+            return false;
+    }
+    return true;
+}
+
+/* A "python3.10" of a single minor version, the name of the folder of its library; or else a single
+ * text that is a version. */
+static bool version_of_texts(struct str texts, char version[static 16])
+{
+    char named[16] = "", told[16] = "", minor[16], text[16];
+    bool several_named = false, several_told = false;
+    for (unsigned i = OLDEST; i <= NEWEST; i++) {
+        int len = snprintf(text, sizeof(text), "python3.%u", i) + 1;
+        snprintf(minor, sizeof(minor), "3.%u", i);
+        if (texts.len && memmem(texts.ptr, texts.len, text, (size_t)len)) {
+            several_named = several_named || named[0];
+            memcpy(named, minor, sizeof(named));
+        }
+        if (version_of_text(texts, str_of(minor), text)) {
+            several_told = several_told || told[0];
+            memcpy(told, text, sizeof(told));
+        }
+    }
+    if (named[0] && !several_named)
+        memcpy(version, named, sizeof(named));
+    else if (told[0] && !several_told)
+        memcpy(version, told, sizeof(told));
+    else
+        return false;
+    return true;
+}
+
+static void guess_version(struct str texts, struct str path, char version[static 16])
+{
+    if (!proc_version_of_path(path, version) && !version_of_texts(texts, version))
         return;
     char minor[16];
     memcpy(minor, version, sizeof(minor));
-    version_of_text((struct str){bytes, rodata->sh_size}, str_of(minor), version);
+    if (str_rfind_char(str_of(minor), '.') == 1)
+        version_of_text(texts, str_of(minor), version);
 }
 
 int proc_elf_python(int fd, struct str path, struct proc_python *ret, struct err *err)
@@ -259,12 +346,17 @@ int proc_elf_python(int fd, struct str path, struct proc_python *ret, struct err
         if (r < 0)
             return r;
     }
-    struct proc_python python = {.is_python = symbols.is_python};
-    if (python.is_python &&
-        !(symbols.version_address &&
-          version_of_symbol(&e, symbols.version_address, python.version)) &&
-        version_of_path(path, python.version))
-        refine_version(&e, python.version);
+    const Elf64_Shdr *runtime = runtime_section(&e);
+    struct proc_python python = {.is_python = symbols.is_python || runtime};
+    if (!python.is_python || !((symbols.version_address &&
+                                version_of_symbol(&e, symbols.version_address, python.version)) ||
+                               version_of_runtime(&e, runtime, python.version))) {
+        struct str texts = read_texts(&e);
+        python.is_python = python.is_python || texts_are_python(texts);
+        if (python.is_python)
+            guess_version(texts, path, python.version);
+        free((char *)texts.ptr);
+    }
     *ret = python;
     return 0;
 }

@@ -47,6 +47,8 @@ struct proc_python {
     bool is_python;
     char version[16];   /* "3.11.2", "3.11" when only that is known, "" unknown */
     struct str library; /* path of the file that holds CPython, as the target sees it */
+    uint64_t
+        image; /* where that begins in memory, if the file was replaced since; 0: it is there */
 };
 /* What is behind an open ELF file; path is only for the version that it may carry in its name.
  * A file that is no ELF of this machine's class and byte order is not Python. ret->library stays
@@ -57,6 +59,26 @@ int proc_elf_python(int fd, struct str path, struct proc_python *ret, struct err
  * process or the mapped file is gone. */
 int proc_inspect_python(int proc, struct arena *arena, pid_t pid, struct proc_python *ret,
                         struct err *err);
+
+/* Memory of a process, or of a test. read: all of it, or -errno. */
+struct proc_memory {
+    int (*read)(void *context, uint64_t address, void *to, size_t len);
+    void *context;
+};
+struct proc_symbol {
+    const char *name;
+    uint64_t value; /* address in the process; 0: not defined */
+};
+/* The dynamic symbols of an ELF file whose first byte is mapped at `base`. ERR_INVALID: there is
+ * none, or it has no such symbols. */
+int proc_image_symbols(const struct proc_memory *memory, uint64_t base, struct proc_symbol *symbols,
+                       size_t n, struct err *err);
+/* As proc_elf_python(), for such a file. */
+int proc_image_python(const struct proc_memory *memory, uint64_t base, struct str path,
+                      struct proc_python *ret, struct err *err);
+/* The address at which a text of /proc/PID/maps has the first byte of the file; 0: it is not there.
+ */
+uint64_t proc_mapped_at(struct str maps, struct str path);
 
 /* Opens for reading a regular file by a path as the target sees it, in its own root: its links do
  * not lead out of it. The caller closes *ret, which stays as it is where the file is no regular

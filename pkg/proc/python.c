@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -12,7 +13,7 @@
 #define MAPS_MAX      (8u << 20)
 #define LIBRARIES_MAX 8 /* mapped files named libpython* that are looked into */
 
-static void close_fdp(int *fd)
+void proc_close_fdp(int *fd)
 {
     if (*fd >= 0)
         close(*fd);
@@ -26,7 +27,7 @@ int proc_open_in_root(int proc, pid_t pid, struct arena *arena, struct str path,
 {
     char link[32];
     snprintf(link, sizeof(link), "%d/root", (int)pid);
-    _cleanup_(close_fdp) int root = openat(proc, link, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_(proc_close_fdp) int root = openat(proc, link, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "open /proc/%s", link);
 
@@ -34,7 +35,7 @@ int proc_open_in_root(int proc, pid_t pid, struct arena *arena, struct str path,
         .flags = O_PATH | O_CLOEXEC,
         .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     };
-    _cleanup_(close_fdp) int found =
+    _cleanup_(proc_close_fdp) int found =
         (int)syscall(SYS_openat2, root, arena_cstr(arena, path), &how, sizeof(how));
     struct stat st;
     if (found < 0 || fstat(found, &st) < 0)
@@ -66,14 +67,49 @@ static struct str line_library(struct str line)
     return str_starts_with(name, STR("libpython")) ? path : STR_NULL;
 }
 
-static int inspect_library(int proc, struct arena *arena, pid_t pid, struct str path,
-                           struct proc_python *ret, struct err *err)
+uint64_t proc_mapped_at(struct str maps, struct str path)
+{
+    while (maps.ptr) {
+        struct str line = str_cut(&maps, '\n'), fields = line;
+        struct str range = str_cut(&fields, ' ');
+        str_cut(&fields, ' ');
+        struct str offset = str_cut(&fields, ' ');
+        ssize_t slash = str_find_char(fields, '/');
+        if (slash < 0 || !str_eq(str_sub(fields, (size_t)slash, fields.len), path) ||
+            !str_is(offset, "00000000"))
+            continue;
+        char hex[20];
+        struct str first = str_cut(&range, '-');
+        snprintf(hex, sizeof(hex), "%.*s", STR_ARG(first));
+        return strtoull(hex, NULL, 16);
+    }
+    return 0;
+}
+
+/* A package that was upgraded while the process runs takes the file away, not what is mapped. */
+static int inspect_replaced(int proc, struct arena *arena, pid_t pid, struct str maps,
+                            struct str path, struct proc_python *ret, struct err *err)
+{
+    struct proc_python python = {0};
+    uint64_t base = proc_mapped_at(maps, path);
+    if (!base)
+        return err_set(err, ERR_NOT_FOUND, "%.*s: replaced while the process runs", STR_ARG(path));
+    int r = proc_image_inspect(proc, pid, base, path, &python, err);
+    if (r < 0)
+        return err_wrap(err, "%.*s", STR_ARG(path));
+    python.library = arena_str(arena, path);
+    *ret = python;
+    return 0;
+}
+
+static int inspect_library(int proc, struct arena *arena, pid_t pid, struct str maps,
+                           struct str path, struct proc_python *ret, struct err *err)
 {
     if (path.len >= PATH_MAX)
         return err_set(err, ERR_INVALID, "a mapped file's path is too long");
     if (str_ends_with(path, STR(" (deleted)")))
-        return err_set(err, ERR_NOT_FOUND, "%.*s: replaced while the process runs", STR_ARG(path));
-    _cleanup_(close_fdp) int fd = -1;
+        return inspect_replaced(proc, arena, pid, maps, path, ret, err);
+    _cleanup_(proc_close_fdp) int fd = -1;
     int r = proc_open_in_root(proc, pid, arena, path, &fd, err);
     if (r < 0)
         return r;
@@ -111,7 +147,7 @@ static int inspect_maps(int proc, struct arena *arena, pid_t pid, struct proc_py
         looked++;
         struct proc_python python = {0};
         struct err one = ERR_INIT;
-        r = inspect_library(proc, arena, pid, path, &python, &one);
+        r = inspect_library(proc, arena, pid, buf_str(&maps), path, &python, &one);
         if (r < 0 && first.code == 0)
             first = one;
         if (r == 0 && python.is_python) {
@@ -140,7 +176,8 @@ int proc_inspect_python(int proc, struct arena *arena, pid_t pid, struct proc_py
 
     /* The link leads to the file itself: directories above it that we may not enter do not matter,
      * neither does a file that was replaced. */
-    _cleanup_(close_fdp) int fd = openat(proc, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    _cleanup_(proc_close_fdp) int fd =
+        openat(proc, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "read %.*s in the container",
                              STR_ARG(executable));

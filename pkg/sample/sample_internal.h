@@ -15,10 +15,20 @@ struct symbols {
     char version[16];   /* "3.11.7", "3.11", "" unknown */
 };
 /* ERR_INVALID: not Python, or without what is needed. */
-int symbols_find(int proc, pid_t pid, struct symbols *ret, struct err *err);
-/* What an ELF file that may hold anything says: addresses before it is moved, and the one that its
- * first byte has. */
-int symbols_of_file(int fd, struct symbols *ret, uint64_t *ret_first, struct err *err);
+int symbols_find(int proc, pid_t pid, struct memory_reader *reader, struct symbols *ret,
+                 struct err *err);
+/* Of a text like "3.11.7"; 0: unknown. */
+unsigned version_minor(const char *version);
+/* What an ELF file that may hold anything says: addresses before it is moved. */
+struct file_symbols {
+    uint64_t first;              /* of its first byte */
+    uint64_t runtime, code_type; /* 0: not told */
+    uint64_t data, data_len;     /* what may be written in memory */
+};
+int symbols_of_file(int fd, struct file_symbols *ret, struct err *err);
+/* The address of _PyRuntime among `len` bytes of a process, before 3.10; 0: it is not there. */
+uint64_t runtime_search(struct memory_reader *reader, const struct python_offsets *o,
+                        uint64_t start, uint64_t len);
 
 /* The program that a process runs. A child of fork() runs the same; exec() makes another, even of
  * the same file. */

@@ -13,6 +13,7 @@
 #define SECTION_MAX  (48u << 20)
 #define SYMBOLS_MAX  2000000
 #define SECTIONS_MAX 4096
+#define SEGMENTS_MAX 4096
 #define NAMES_MAX    (1u << 20)
 #define OUR_ORDER    (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? ELFDATA2LSB : ELFDATA2MSB)
 
@@ -57,7 +58,7 @@ static void search_symbols(Elf *elf, Elf_Scn *section, const GElf_Shdr *header, 
     }
 }
 
-/* From 3.13 on a section of its own holds _PyRuntime, so that it is found without symbols. */
+/* From 3.10 on a section of its own holds _PyRuntime, so that it is found without symbols. */
 static uint64_t runtime_section(Elf *elf)
 {
     size_t names;
@@ -75,48 +76,35 @@ static uint64_t runtime_section(Elf *elf)
     return 0;
 }
 
-/* The address that the first byte of the file has before it is moved. ERR_INVALID: none. */
-static int first_address(Elf *elf, uint64_t *ret, struct err *err)
+/* ERR_INVALID: it does not load its own beginning. */
+static int read_segments(Elf *elf, struct file_symbols *ret, struct err *err)
 {
     size_t n;
+    bool found = false;
     if (elf_getphdrnum(elf, &n) < 0)
         return err_set(err, ERR_INVALID, "it has no segments");
-    for (size_t i = 0; i < n && i < 4096; i++) {
+    for (size_t i = 0; i < n && i < SEGMENTS_MAX; i++) {
         GElf_Phdr segment;
-        if (gelf_getphdr(elf, (int)i, &segment) && segment.p_type == PT_LOAD &&
-            segment.p_offset < 4096) {
-            *ret = segment.p_vaddr - segment.p_offset;
-            return 0;
+        if (!gelf_getphdr(elf, (int)i, &segment) || segment.p_type != PT_LOAD)
+            continue;
+        if (segment.p_flags & PF_W) {
+            ret->data = segment.p_vaddr;
+            ret->data_len = segment.p_memsz;
+        }
+        if (!found && segment.p_offset < 4096) {
+            ret->first = segment.p_vaddr - segment.p_offset;
+            found = true;
         }
     }
-    return err_set(err, ERR_INVALID, "it does not load its own beginning");
+    return found ? 0 : err_set(err, ERR_INVALID, "it does not load its own beginning");
 }
 
-/* Where the first byte of the file at `path` is mapped. */
-static int mapped_at(int proc, pid_t pid, struct str path, uint64_t *ret, struct err *err)
+static int read_maps(int proc, pid_t pid, struct buf *ret, struct err *err)
 {
     char name[32];
     snprintf(name, sizeof(name), "%d/maps", (int)pid);
-    _cleanup_(buf_finish) struct buf maps = BUF_INIT(MAPS_MAX);
-    int r = buf_read_file_at(&maps, proc, name, err);
-    if (r < 0)
-        return err_wrap(err, "memory map");
-    for (struct str rest = buf_str(&maps); rest.ptr;) {
-        struct str line = str_cut(&rest, '\n'), fields = line;
-        struct str range = str_cut(&fields, ' ');
-        str_cut(&fields, ' ');
-        struct str offset = str_cut(&fields, ' ');
-        ssize_t slash = str_find_char(fields, '/');
-        if (slash < 0 || !str_eq(str_sub(fields, (size_t)slash, fields.len), path) ||
-            !str_is(offset, "00000000"))
-            continue;
-        char hex[20];
-        struct str first = str_cut(&range, '-');
-        snprintf(hex, sizeof(hex), "%.*s", STR_ARG(first));
-        *ret = strtoull(hex, NULL, 16);
-        return 0;
-    }
-    return err_set(err, ERR_INVALID, "%.*s is not mapped from its beginning", STR_ARG(path));
+    int r = buf_read_file_at(ret, proc, name, err);
+    return r < 0 ? err_wrap(err, "memory map") : 0;
 }
 
 static int open_file(int proc, pid_t pid, struct arena *arena, struct str path, int *ret,
@@ -144,7 +132,7 @@ static bool plausible(int fd)
            header.e_shnum > 0 && header.e_shnum <= SECTIONS_MAX && header.e_phnum != PN_XNUM;
 }
 
-int symbols_of_file(int fd, struct symbols *ret, uint64_t *ret_first, struct err *err)
+int symbols_of_file(int fd, struct file_symbols *ret, struct err *err)
 {
     elf_version(EV_CURRENT);
     _cleanup_(elf_endp) Elf *elf = plausible(fd) ? elf_begin(fd, ELF_C_READ, NULL) : NULL;
@@ -164,18 +152,76 @@ int symbols_of_file(int fd, struct symbols *ret, uint64_t *ret_first, struct err
         if (s)
             search_symbols(elf, s, &header, wanted, ARRAY_SIZE(wanted));
     }
-    uint64_t runtime = wanted[0].value ? wanted[0].value : runtime_section(elf), first = 0;
-    if (!runtime)
-        return err_set(err, ERR_INVALID, "it does not tell where _PyRuntime is");
-    int r = first_address(elf, &first, err);
+    struct file_symbols found = {.runtime = wanted[0].value, .code_type = wanted[1].value};
+    if (!found.runtime)
+        found.runtime = runtime_section(elf);
+    int r = read_segments(elf, &found, err);
+    if (r == 0)
+        *ret = found;
+    return r;
+}
+
+unsigned version_minor(const char *version)
+{
+    struct str rest = str_of(version);
+    int64_t minor = 0;
+    if (!str_eq(str_cut(&rest, '.'), STR("3")) ||
+        str_to_i64(str_cut(&rest, '.'), 0, 99, &minor) < 0)
+        return 0;
+    return (unsigned)minor;
+}
+
+static int read_memory(void *context, uint64_t address, void *to, size_t len)
+{
+    return memory_read(context, address, to, len);
+}
+
+/* What was found is as CPython has it in memory. */
+static int find_in_memory(struct memory_reader *reader, uint64_t base, struct symbols *ret,
+                          struct err *err)
+{
+    struct proc_symbol wanted[] = {{.name = "_PyRuntime"}, {.name = "PyCode_Type"}};
+    struct proc_memory memory = {read_memory, reader};
+    int r = proc_image_symbols(&memory, base, wanted, ARRAY_SIZE(wanted), err);
     if (r < 0)
         return r;
-    *ret = (struct symbols){.runtime = runtime, .code_type = wanted[1].value};
-    *ret_first = first;
+    if (!wanted[0].value)
+        return err_set(err, ERR_INVALID, "it does not tell where _PyRuntime is");
+    ret->runtime = wanted[0].value;
+    ret->code_type = wanted[1].value;
     return 0;
 }
 
-int symbols_find(int proc, pid_t pid, struct symbols *ret, struct err *err)
+static int find_in_file(int proc, pid_t pid, struct memory_reader *reader, struct arena *arena,
+                        const struct proc_python *python, struct symbols *ret, struct err *err)
+{
+    _cleanup_(close_fdp) int fd = -1;
+    int r = open_file(proc, pid, arena, python->library, &fd, err);
+    if (r < 0)
+        return r;
+    struct file_symbols found = {0};
+    r = symbols_of_file(fd, &found, err);
+    if (r < 0)
+        return r;
+    _cleanup_(buf_finish) struct buf maps = BUF_INIT(MAPS_MAX);
+    r = read_maps(proc, pid, &maps, err);
+    if (r < 0)
+        return r;
+    uint64_t loaded = proc_mapped_at(buf_str(&maps), python->library);
+    if (!loaded)
+        return err_set(err, ERR_INVALID, "it is not mapped from its beginning");
+    uint64_t bias = loaded - found.first;
+    const struct python_offsets *o = offsets_find(version_minor(python->version));
+    ret->code_type = found.code_type ? found.code_type + bias : 0;
+    if (found.runtime)
+        ret->runtime = found.runtime + bias;
+    else if (o)
+        ret->runtime = runtime_search(reader, o, found.data + bias, found.data_len);
+    return ret->runtime ? 0 : err_set(err, ERR_INVALID, "it does not tell where _PyRuntime is");
+}
+
+int symbols_find(int proc, pid_t pid, struct memory_reader *reader, struct symbols *ret,
+                 struct err *err)
 {
     _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
     struct proc_python python;
@@ -184,23 +230,12 @@ int symbols_find(int proc, pid_t pid, struct symbols *ret, struct err *err)
         return r;
     if (!python.is_python)
         return err_set(err, ERR_INVALID, "process %d does not run CPython", (int)pid);
-
-    _cleanup_(close_fdp) int fd = -1;
-    r = open_file(proc, pid, arena, python.library, &fd, err);
-    if (r < 0)
-        return r;
     struct symbols found = {0};
-    uint64_t linked = 0, loaded = 0;
-    r = symbols_of_file(fd, &found, &linked, err);
+    r = python.image ? find_in_memory(reader, python.image, &found, err)
+                     : find_in_file(proc, pid, reader, arena, &python, &found, err);
     if (r < 0)
         return err_wrap(err, "%.*s", STR_ARG(python.library));
-    r = mapped_at(proc, pid, python.library, &loaded, err);
-    if (r < 0)
-        return r;
-    *ret = (struct symbols){
-        .runtime = found.runtime - linked + loaded,
-        .code_type = found.code_type ? found.code_type - linked + loaded : 0,
-    };
-    memcpy(ret->version, python.version, sizeof(ret->version));
+    memcpy(found.version, python.version, sizeof(found.version));
+    *ret = found;
     return 0;
 }

@@ -332,17 +332,6 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     return 0;
 }
 
-/* Minor version of a text like "3.11.7"; 0 unknown. */
-static unsigned minor_of(const char *version)
-{
-    struct str rest = str_of(version);
-    int64_t minor = 0;
-    if (!str_eq(str_cut(&rest, '.'), STR("3")) ||
-        str_to_i64(str_cut(&rest, '.'), 0, 99, &minor) < 0)
-        return 0;
-    return (unsigned)minor;
-}
-
 static int find_offsets(struct target *t, unsigned minor, struct err *err)
 {
     uint8_t bytes[OFFSETS_DEBUG_MAX];
@@ -420,7 +409,7 @@ int target_open(int proc, pid_t pid, const struct sample_options *options, struc
     int r = program_read(proc, pid, &t->program, err);
     if (r < 0)
         return r;
-    r = symbols_find(proc, pid, &t->symbols, err);
+    r = symbols_find(proc, pid, t->reader, &t->symbols, err);
     if (r < 0)
         return r;
     uint64_t probe;
@@ -433,7 +422,7 @@ int target_open(int proc, pid_t pid, const struct sample_options *options, struc
             (int)pid);
     if (e < 0)
         return err_set_errno(err, -e, "memory of process %d", (int)pid);
-    r = find_offsets(t, minor_of(t->symbols.version), err);
+    r = find_offsets(t, version_minor(t->symbols.version), err);
     if (r == 0)
         r = kernel_create(proc, pid, &t->kernel, err);
     if (r < 0)

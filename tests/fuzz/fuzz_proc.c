@@ -1,5 +1,5 @@
-/* What a target can make up: texts of /proc (cgroup, stat) and ELF files. The first byte chooses.
- */
+/* What a target can make up: texts of /proc (cgroup, stat), ELF files, and what it has mapped of
+ * them. The first byte chooses. */
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -40,20 +40,45 @@ static void elf(struct str file)
     close(fd);
 }
 
+#define BASE 0x10000u
+
+static int read_image(void *context, uint64_t address, void *to, size_t len)
+{
+    const struct str *image = context;
+    if (address < BASE || address - BASE > image->len || len > image->len - (address - BASE))
+        return -1;
+    memcpy(to, image->ptr + (address - BASE), len);
+    return 0;
+}
+
+static void image(struct str bytes)
+{
+    struct proc_memory memory = {read_image, &bytes};
+    struct proc_python python = {0};
+    struct err err = ERR_INIT;
+    int r = proc_image_python(&memory, BASE, STR("/lib/libpython3.9.so (deleted)"), &python, &err);
+    FUZZ_CHECK(r == 0 || err.code == ERR_INVALID);
+    FUZZ_CHECK(strnlen(python.version, sizeof(python.version)) < sizeof(python.version));
+    FUZZ_CHECK(python.is_python || python.version[0] == '\0');
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
     if (len == 0)
         return 0;
     struct str rest = {(const char *)bytes + 1, len - 1};
-    switch (bytes[0] % 3) {
+    switch (bytes[0] % 4) {
     case 0:
         cgroup(rest);
         break;
     case 1:
         stat_text(rest);
         break;
-    default:
+    case 2:
         elf(rest);
+        break;
+    default:
+        image(rest);
         break;
     }
     return 0;

@@ -104,9 +104,14 @@ static void test_versions(void **state)
         {"/usr/bin/python3.9", STR("3.40.1\0y"), "3.9"},
         {"/usr/lib/libpython3.6m.so.1.0", STR("3.6.15\0"), "3.6.15"},
         {"/usr/lib/libpython2.7.so.1.0", STR("2.7.18\0"), "2.7.18"},
-        {"/usr/bin/python3", STR("3.9.18\0"), ""},
-        {"/usr/bin/uwsgi", STR("3.9.18\0"), ""},
-        {"/usr/bin/python3.", STR("3.9.18\0"), ""},
+        /* What the file's name does not say, its texts may, if they agree. */
+        {"/usr/bin/python3", STR("3.9.18\0"), "3.9.18"},
+        {"/usr/bin/uwsgi", STR("1.9.18\0003.9.18\0"), "3.9.18"},
+        {"/usr/bin/uwsgi", STR("3.9.18\0003.10.1\0"), ""},
+        {"/usr/bin/uwsgi", STR("3.9.18\0003.10.1\0lib/python3.9\0"), "3.9.18"},
+        {"/usr/bin/uwsgi", STR("lib/python3.9\0python3.10\0"), ""},
+        {"/usr/bin/uwsgi", STR("3.7.1\0003.45.1\0python3.6\0"), ""},
+        {"/usr/bin/python3.", STR("3.9.18\0"), "3.9.18"},
         {"python3.123456", STR(""), "3.123"},
         {"", STR(""), ""},
     };
@@ -118,6 +123,31 @@ static void test_versions(void **state)
         assert_true(p.is_python);
         if (strncmp(p.version, rows[i].version, sizeof(p.version)) != 0)
             fail_msg("row %zu: \"%s\", expected \"%s\"", i, p.version, rows[i].version);
+    }
+
+    /* Without symbols of CPython's the texts have to prove it. */
+    static const struct {
+        struct str rodata;
+        bool python;
+    } texts[] = {
+        {STR("PYTHONHASHSEED must be ?\0Fatal Python error: \0_frozen_importlib\0003.9.18\0"),
+         true},
+        {STR("PYTHONHASHSEED must be \0Fatal Python error: \0_frozen_importlib\0003.9.18\0"),
+         false},
+        {STR("PYTHONHASHSEED must be ?\0_frozen_importlib\0003.9.18\0"), false},
+        {STR("PYTHONHASHSEED must be "), false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        struct made m = make_elf("main", true, texts[i].rodata.ptr, texts[i].rodata.len);
+        /* This program must not hold the whole text itself. */
+        char *mark = strchr(m.rodata, '?');
+        if (mark)
+            *mark = '"';
+        struct proc_python p;
+        struct err err = ERR_INIT;
+        assert_int_equal(inspect(&m, sizeof(m), "/app", &p, &err), 0);
+        assert_int_equal(p.is_python, texts[i].python);
+        assert_string_equal(p.version, texts[i].python ? "3.9.18" : "");
     }
 
     /* From 3.11 on the symbol tells, whatever the file is called. */
@@ -261,6 +291,72 @@ static void test_mapped_library(void **state)
     assert_int_equal(nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
 }
 
+/* A library as it lies in memory, with one symbol, the older hash table and addresses that the
+ * loader has moved (glibc) or has not (musl). */
+struct made_image {
+    Elf64_Ehdr header;
+    Elf64_Phdr segments[2];
+    Elf64_Dyn dynamic[4];
+    Elf64_Sym symbols[2];
+    uint32_t hash[5];
+    char strings[16];
+};
+
+static int read_made(void *context, uint64_t address, void *to, size_t len)
+{
+    const struct made_image *m = context;
+    uint64_t at = address - (uintptr_t)m;
+    if (at > sizeof(*m) || len > sizeof(*m) - at)
+        return -1;
+    memcpy(to, (const char *)m + at, len);
+    return 0;
+}
+
+static void test_image(void **state)
+{
+    (void)state;
+    for (int moved = 0; moved < 2; moved++) {
+        struct made_image m = {0};
+        uint64_t base = (uintptr_t)&m, by = moved ? base : 0;
+        memcpy(m.header.e_ident, ELFMAG, SELFMAG);
+        m.header.e_ident[EI_CLASS] = ELFCLASS64;
+        m.header.e_phoff = offsetof(struct made_image, segments);
+        m.header.e_phnum = 2;
+        m.header.e_phentsize = sizeof(Elf64_Phdr);
+        m.segments[0] = (Elf64_Phdr){.p_type = PT_LOAD, .p_memsz = sizeof(m)};
+        m.segments[1] = (Elf64_Phdr){.p_type = PT_DYNAMIC,
+                                     .p_vaddr = offsetof(struct made_image, dynamic),
+                                     .p_memsz = sizeof(m.dynamic)};
+        m.dynamic[0] = (Elf64_Dyn){DT_SYMTAB, {by + offsetof(struct made_image, symbols)}};
+        m.dynamic[1] = (Elf64_Dyn){DT_STRTAB, {by + offsetof(struct made_image, strings)}};
+        m.dynamic[2] = (Elf64_Dyn){DT_HASH, {by + offsetof(struct made_image, hash)}};
+        m.symbols[1] = (Elf64_Sym){.st_name = 1, .st_shndx = 1, .st_value = 0x100};
+        memcpy(m.hash, (uint32_t[]){1, 2, 1, 0, 0}, sizeof(m.hash));
+        memcpy(m.strings + 1, "_PyRuntime", sizeof("_PyRuntime"));
+        struct proc_memory memory = {read_made, &m};
+        struct proc_symbol symbols[] = {{.name = "_PyRuntime"}, {.name = "PyCode_Type"}};
+        assert_int_equal(proc_image_symbols(&memory, base, symbols, 2, NULL), 0);
+        assert_true(symbols[0].value == base + 0x100 && symbols[1].value == 0);
+        struct proc_python p = {0};
+        assert_int_equal(
+            proc_image_python(&memory, base, STR("/x/libpython3.9.so.1.0 (deleted)"), &p, NULL), 0);
+        assert_true(p.is_python && p.image == base);
+        assert_string_equal(p.version, "3.9");
+
+        /* A chain that leads to itself, a symbol that is not defined, and no table. */
+        m.hash[4] = 1;
+        m.strings[1] = 'x';
+        assert_int_equal(proc_image_symbols(&memory, base, symbols, 1, NULL), 0);
+        assert_int_equal(symbols[0].value, 0);
+        m.strings[1] = '_';
+        m.symbols[1].st_shndx = SHN_UNDEF;
+        assert_int_equal(proc_image_symbols(&memory, base, symbols, 1, NULL), 0);
+        assert_int_equal(symbols[0].value, 0);
+        m.dynamic[2].d_tag = DT_RPATH;
+        assert_int_equal(proc_image_symbols(&memory, base, symbols, 1, NULL), ERR_INVALID);
+    }
+}
+
 static void test_this_process_is_not_python(void **state)
 {
     (void)state;
@@ -283,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_what_is_no_elf),
         cmocka_unit_test(test_mapped_library),
         cmocka_unit_test(test_this_process_is_not_python),
+        cmocka_unit_test(test_image),
     };
     return cmocka_run_group_tests_name("proc/python", tests, NULL, NULL);
 }

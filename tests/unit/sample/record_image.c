@@ -54,10 +54,12 @@ int main(int argc, char **argv)
 {
     struct err err = ERR_INIT;
     struct symbols symbols;
+    struct memory_process process;
     int64_t pid = 0, minor = 0;
     int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (argc != 2 || str_to_i64(str_of(argv[1]), 1, INT32_MAX, &pid) < 0 ||
-        symbols_find(proc, (pid_t)pid, &symbols, &err) < 0) {
+        (memory_process_init(&process, (pid_t)pid),
+         symbols_find(proc, (pid_t)pid, &process.reader, &symbols, &err)) < 0) {
         fprintf(stderr, "record_image PID: %s\n", err.message);
         return 1;
     }
