@@ -255,6 +255,73 @@ static void test_callee_that_comes_and_goes(void **state)
     }
 }
 
+/* A frame, from 3.11 on in a piece of the data stack, whose thread goes on while it is read. */
+struct busy {
+    struct memory_reader reader;
+    const struct python_offsets *offsets;
+    uint8_t thread[SIZE], frames[SIZE];
+    size_t frame; /* where in frames */
+    bool runs;
+};
+
+static ssize_t busy_read(struct memory_reader *self, const struct iovec *local,
+                         const struct iovec *remote, size_t n)
+{
+    struct busy *b = CONTAINER_OF(self, struct busy, reader);
+    ssize_t done = 0;
+    for (size_t i = 0; i < n; i++) {
+        b->frames[b->frame + b->offsets->frame_instruction] += b->runs;
+        uint64_t address = (uint64_t)(uintptr_t)remote[i].iov_base;
+        const uint8_t *piece = address >= GENERATOR ? b->frames : b->thread;
+        size_t from = (size_t)(address & 0xffff);
+        if (from + local[i].iov_len > SIZE)
+            return done ? done : -EFAULT;
+        memcpy(local[i].iov_base, piece + from, local[i].iov_len);
+        done += (ssize_t)local[i].iov_len;
+    }
+    return done;
+}
+
+static void set_busy(struct busy *b, unsigned minor)
+{
+    const struct python_offsets *o = offsets_find(minor);
+    *b = (struct busy){.reader = {.read = busy_read}, .offsets = o};
+    if (o->thread_chunk) {
+        b->frame = 64;
+        put64(b->thread + o->thread_chunk, GENERATOR);
+        put64(b->frames + 8, SIZE);
+    }
+    if (o->thread_cframe) {
+        put64(b->thread + o->thread_cframe, THREAD + 512);
+        put64(b->thread + 512 + o->cframe_frame, GENERATOR + b->frame);
+    } else {
+        put64(b->thread + o->thread_frame, GENERATOR + b->frame);
+    }
+    put64(b->frames + b->frame + o->frame_code, 1);
+}
+
+/* Whoever changes his innermost frame while it is read runs. */
+static void test_moved(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(minors); i++) {
+        static struct busy b;
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0}, other = {0};
+        set_busy(&b, minors[i]);
+        reader.reader = &b.reader;
+        reader.offsets = b.offsets;
+        for (int k = 0; k < 6; k++) {
+            b.runs = k % 2;
+            assert_int_equal(stack_read(&reader, &m, THREAD), 0);
+            assert_false(stack_moved(&reader, &m)); /* nothing was read along */
+            assert_true(stack_prepare(&reader, &m, THREAD));
+            assert_int_equal(memory_batch_read(&b.reader, &reader.batch), 0);
+            assert_int_equal(stack_moved(&reader, &m), b.runs);
+            assert_false(stack_moved(&reader, &other));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_generator_between_for_long),
         cmocka_unit_test(test_generator_above_a_shim),
         cmocka_unit_test(test_callee_that_comes_and_goes),
+        cmocka_unit_test(test_moved),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     stack_reader_finish(&reader);
