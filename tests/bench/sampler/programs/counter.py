@@ -1,6 +1,7 @@
 import mmap
 import struct
 import sys
+import time
 
 
 def work():
@@ -12,12 +13,12 @@ def work():
 
 def main(path):
     with open(path, "r+b") as f:
-        shared = mmap.mmap(f.fileno(), 8)
+        shared = mmap.mmap(f.fileno(), 32)
     done = 0
     while True:
         work()
         done += 1
-        struct.pack_into("=Q", shared, 0, done)
+        struct.pack_into("=4Q", shared, 0, done, time.monotonic_ns(), time.thread_time_ns(), done)
 
 
 main(sys.argv[1])
