@@ -9,6 +9,7 @@
 #include "sample/sample_internal.h"
 
 #define CANDIDATES_MAX 64
+#define KNOWN          16
 #define ENTRIES_MAX    1024  /* of the dictionary of running tasks */
 #define MODULES_MAX    32768 /* of sys.modules */
 #define NAME_BYTES     400   /* longer ones are cut */
@@ -45,6 +46,7 @@ struct async {
     size_t n_modules;
     struct memory_batch batch;
     struct candidate candidates[CANDIDATES_MAX], again;
+    struct candidate known[KNOWN]; /* of earlier looks, by address */
     size_t n;
     struct buf name;
 };
@@ -278,8 +280,22 @@ static void add_rest(struct async *a, struct candidate *c)
         memory_batch_add(&a->batch, c->name, c->raw, c->raw_len);
 }
 
-/* All that is known of a task, at its first sight. */
-static bool read_task(struct async *a, struct candidate *c)
+/* Whether the task is what it was. */
+static bool unchanged(struct async *a, const struct candidate *c)
+{
+    struct candidate *now = &a->again;
+    *now = *c;
+    add_head(a, now);
+    add_rest(a, now);
+    /* Behind the type: counts of references come before it. */
+    size_t from = a->offsets->object_type + 8;
+    return memory_batch_read(a->reader, &a->batch) == 0 && now->type == c->type &&
+           now->coro == c->coro && now->name == c->name && now->name_type == c->name_type &&
+           now->code == c->code && memcmp(now->raw + from, c->raw + from, c->raw_len - from) == 0;
+}
+
+/* All that there is to know of a task. */
+static bool read_new_task(struct async *a, struct candidate *c)
 {
     const struct python_offsets *o = a->offsets;
     struct text_shape shape;
@@ -310,6 +326,20 @@ static bool read_task(struct async *a, struct candidate *c)
     return memory_read(a->reader, c->name, c->raw, c->raw_len) == 0;
 }
 
+/* Mostly it is as it was at an earlier look, which one call tells. */
+static bool read_task(struct async *a, struct candidate *c)
+{
+    struct candidate *known = &a->known[(c->address >> 6) % KNOWN];
+    if (known->address == c->address && unchanged(a, known)) {
+        *c = *known;
+        return true;
+    }
+    if (!read_new_task(a, c))
+        return false;
+    *known = *c;
+    return true;
+}
+
 void async_begin(struct async *a, uint64_t interpreter, uint64_t thread)
 {
     uint64_t task;
@@ -326,20 +356,6 @@ void async_begin(struct async *a, uint64_t interpreter, uint64_t thread)
             left++;
         }
     a->n = left;
-}
-
-/* Whether the task is what it was. */
-static bool unchanged(struct async *a, const struct candidate *c)
-{
-    struct candidate *now = &a->again;
-    *now = *c;
-    add_head(a, now);
-    add_rest(a, now);
-    /* Behind the type: counts of references come before it. */
-    size_t from = a->offsets->object_type + 8;
-    return memory_batch_read(a->reader, &a->batch) == 0 && now->type == c->type &&
-           now->coro == c->coro && now->name == c->name && now->name_type == c->name_type &&
-           now->code == c->code && memcmp(now->raw + from, c->raw + from, c->raw_len - from) == 0;
 }
 
 static bool decode(struct async *a, const struct candidate *c)

@@ -11,7 +11,7 @@
 #define LINES       30
 #define LINES_ABOVE 3
 #define ENTRIES_MAX 65536
-#define TASK_BYTES  512 /* shown of a task's name */
+#define TASK_BYTES  2048 /* of a task's name */
 
 /* Functions by samples of the last second. */
 struct entry {
