@@ -243,6 +243,9 @@ def pythons(oldest, newest):
 
 
 PYTHONS, OLD_PYTHONS = pythons(8, 99), pythons(6, 7)
+CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+CACHE = Path(os.environ.get("PYSPY_CACHE") or CACHES / "pyspy-operator")
+BUILDS = sorted(folder.parent.parent for folder in CACHE.glob("pythons/*/bin/python3"))
 PYTHON_3_14 = kit.CACHE / "pythons/3.14.3"
 
 
@@ -323,6 +326,20 @@ def test_async_tasks_where_py_spy_takes_over(space):
     assert kit.engine_of(profile) == ("PySpy", "UnsupportedPython")
     message = profile["status"]["targets"][0]["engineMessage"]
     assert message.endswith("; sampling.asyncTasks: py-spy does not show the tasks of asyncio")
+
+
+@pytest.mark.parametrize("build", BUILDS, ids=lambda p: p.name)
+def test_python_builds(space, build):
+    """Those of hack/pythons: free-threaded, static with musl, stripped, the newest."""
+    profile = space.profiled(pod_with_python(space, build))
+    (target,) = profile["status"]["targets"]
+    (process,) = target["processes"]
+    assert target["engine"] == "Native" and target["accuracy"] == "Full"
+    assert process["pythonVersion"] == re.match(r"[\d.]+", build.name)[0]
+    stacks = space.stacks(profile)
+    assert process["samples"] == sum(stacks.values()) == profile["status"]["samples"]
+    assert samples_in(stacks, "compute") > 50
+    assert samples_in(stacks, "sleeper_") <= 0.01 * sum(stacks.values())
 
 
 def test_interpreter_that_our_own_sampler_cannot_read(space):
