@@ -106,7 +106,7 @@ ROUNDS = 3
 class Rounds:
     """Runs of one program, whose samples add up: chance shrinks, and a real difference does not.
     Where looks come late for want of a core, ours are left out and py-spy's are made up for
-    afterwards; such a run counts only where there is no other."""
+    afterwards: what such a run says counts only where there is no other, and against neither."""
 
     def __init__(self):
         self.runs = []
@@ -114,6 +114,10 @@ class Rounds:
     def wanted(self):
         on_time = sum(run[-1].on_time for run in self.runs)
         return on_time < ROUNDS and len(self.runs) < 2 * ROUNDS
+
+    def in_vain(self):
+        """Whether the machine was too busy for every one."""
+        return not any(run[-1].on_time for run in self.runs)
 
     def add(self, *run):
         """Whatever can be added; looks come last. Returns the sums."""

