@@ -3,8 +3,7 @@
  * and all of them may have been made up. */
 #include <elf.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
+#include <sys/uio.h>
 
 #include "base/cleanup.h"
 #include "proc/proc_internal.h"
@@ -159,12 +158,12 @@ int proc_image_symbols(const struct proc_memory *memory, uint64_t base, struct p
     return 0;
 }
 
+/* Not by /proc/PID/mem, which is its owner's: CAP_SYS_PTRACE alone does not open it. */
 static int read_process(void *context, uint64_t address, void *to, size_t len)
 {
-    const int *fd = context;
-    if (address > INT64_MAX)
-        return -EFAULT;
-    ssize_t n = pread(*fd, to, len, (off_t)address);
+    const pid_t *pid = context;
+    struct iovec local = {to, len}, remote = {(void *)(uintptr_t)address, len};
+    ssize_t n = process_vm_readv(*pid, &local, 1, &remote, 1, 0);
     return n < 0 ? -errno : (size_t)n == len ? 0 : -EFAULT;
 }
 
@@ -186,15 +185,13 @@ int proc_image_python(const struct proc_memory *memory, uint64_t base, struct st
     return 0;
 }
 
-int proc_image_inspect(int proc, pid_t pid, uint64_t base, struct str path, struct proc_python *ret,
+int proc_image_inspect(pid_t pid, uint64_t base, struct str path, struct proc_python *ret,
                        struct err *err)
 {
-    char name[32];
-    snprintf(name, sizeof(name), "%d/mem", (int)pid);
-    _cleanup_(proc_close_fdp) int fd = openat(proc, name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "memory of process %d",
-                             (int)pid);
-    struct proc_memory memory = {read_process, &fd};
+    char first;
+    struct proc_memory memory = {read_process, &pid};
+    int e = read_process(&pid, base, &first, 1);
+    if (e < 0)
+        return err_set_errno(err, e == -ESRCH ? ENOENT : -e, "memory of process %d", (int)pid);
     return proc_image_python(&memory, base, path, ret, err);
 }

@@ -27,10 +27,9 @@ int proc_stat_read(int proc, pid_t pid, struct proc_stat *ret, struct err *err);
 int proc_each_number(int proc, const char *path, int (*fn)(void *context, pid_t number),
                      void *context, struct err *err);
 
-void proc_close_fdp(int *fd);
 /* "3.11.2" from PY_VERSION_HEX, "3.11" from a name like "libpython3.11.so.1.0". */
 bool proc_version_of_hex(uint64_t hex, char version[static 16]);
 bool proc_version_of_path(struct str path, char version[static 16]);
 /* What a process has mapped at `base` of a file that is not to be had any more. */
-int proc_image_inspect(int proc, pid_t pid, uint64_t base, struct str path, struct proc_python *ret,
+int proc_image_inspect(pid_t pid, uint64_t base, struct str path, struct proc_python *ret,
                        struct err *err);

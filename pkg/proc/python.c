@@ -13,7 +13,7 @@
 #define MAPS_MAX      (8u << 20)
 #define LIBRARIES_MAX 8 /* mapped files named libpython* that are looked into */
 
-void proc_close_fdp(int *fd)
+static void close_fdp(int *fd)
 {
     if (*fd >= 0)
         close(*fd);
@@ -27,7 +27,7 @@ int proc_open_in_root(int proc, pid_t pid, struct arena *arena, struct str path,
 {
     char link[32];
     snprintf(link, sizeof(link), "%d/root", (int)pid);
-    _cleanup_(proc_close_fdp) int root = openat(proc, link, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_(close_fdp) int root = openat(proc, link, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "open /proc/%s", link);
 
@@ -35,7 +35,7 @@ int proc_open_in_root(int proc, pid_t pid, struct arena *arena, struct str path,
         .flags = O_PATH | O_CLOEXEC,
         .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     };
-    _cleanup_(proc_close_fdp) int found =
+    _cleanup_(close_fdp) int found =
         (int)syscall(SYS_openat2, root, arena_cstr(arena, path), &how, sizeof(how));
     struct stat st;
     if (found < 0 || fstat(found, &st) < 0)
@@ -87,14 +87,14 @@ uint64_t proc_mapped_at(struct str maps, struct str path)
 }
 
 /* A package that was upgraded while the process runs takes the file away, not what is mapped. */
-static int inspect_replaced(int proc, struct arena *arena, pid_t pid, struct str maps,
-                            struct str path, struct proc_python *ret, struct err *err)
+static int inspect_replaced(struct arena *arena, pid_t pid, struct str maps, struct str path,
+                            struct proc_python *ret, struct err *err)
 {
     struct proc_python python = {0};
     uint64_t base = proc_mapped_at(maps, path);
     if (!base)
         return err_set(err, ERR_NOT_FOUND, "%.*s: replaced while the process runs", STR_ARG(path));
-    int r = proc_image_inspect(proc, pid, base, path, &python, err);
+    int r = proc_image_inspect(pid, base, path, &python, err);
     if (r < 0)
         return err_wrap(err, "%.*s", STR_ARG(path));
     python.library = arena_str(arena, path);
@@ -108,8 +108,8 @@ static int inspect_library(int proc, struct arena *arena, pid_t pid, struct str 
     if (path.len >= PATH_MAX)
         return err_set(err, ERR_INVALID, "a mapped file's path is too long");
     if (str_ends_with(path, STR(" (deleted)")))
-        return inspect_replaced(proc, arena, pid, maps, path, ret, err);
-    _cleanup_(proc_close_fdp) int fd = -1;
+        return inspect_replaced(arena, pid, maps, path, ret, err);
+    _cleanup_(close_fdp) int fd = -1;
     int r = proc_open_in_root(proc, pid, arena, path, &fd, err);
     if (r < 0)
         return r;
@@ -176,8 +176,7 @@ int proc_inspect_python(int proc, struct arena *arena, pid_t pid, struct proc_py
 
     /* The link leads to the file itself: directories above it that we may not enter do not matter,
      * neither does a file that was replaced. */
-    _cleanup_(proc_close_fdp) int fd =
-        openat(proc, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    _cleanup_(close_fdp) int fd = openat(proc, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return err_set_errno(err, errno == ESRCH ? ENOENT : errno, "read %.*s in the container",
                              STR_ARG(executable));
