@@ -189,7 +189,7 @@ bool proc_version_of_path(struct str path, char version[static 16])
 static bool version_of_text(struct str rodata, struct str minor, char version[static 16])
 {
     char found[16] = "";
-    for (struct str rest = rodata;;) {
+    for (struct str rest = rodata; rest.ptr;) {
         ssize_t at = str_find(rest, minor);
         if (at < 0)
             break;

@@ -29,7 +29,7 @@ PROGRAMS = {
 # Below 3.11 frames are objects, and a copy takes one piece each, some 10 us in all: stacks that
 # stand for less than that are seen less often than they are there, by some 3 to 5 points here.
 BRIEF = ("exceptions", "generators")
-BRIEF_POINTS = 6
+BRIEF_POINTS = 8
 
 
 def seconds_of(name, full):
