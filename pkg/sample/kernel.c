@@ -1,8 +1,6 @@
 /* Which threads run. Asking the kernel for one costs as much as reading a stack, and most threads
  * of most programs sleep; so those that slept when asked last are asked again only when the process
- * has used processor time that nobody accounts for. Neither is the one asked that holds the
- * interpreter's lock while the process uses one processor, no more and no less. The kernel counts
- * the time of other processes in ticks, of 10 ms at most: hence the spans below. */
+ * has used processor time that nobody accounts for. Neither is one asked that was seen to move. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,8 +16,6 @@
 #define BURST_NS        200000     /* and one of them, before it is asked often again */
 #define STATUS_MAX      (1u << 20) /* bytes; 65,536 groups take most of them */
 #define NAME_LOOKS      1000       /* a name is read again after this many looks */
-#define SPAN_NS         INT64_C(400000000) /* over which one processor is seen to be in use */
-#define SPAN_SLACK_NS   INT64_C(10000000)  /* one tick */
 
 struct kernel_thread {
     pid_t outer, inner;
@@ -42,11 +38,6 @@ struct kernel {
     bool gone;                  /* one that was asked for has ended */
     int64_t unanswered;         /* asked for without a descriptor to ask with, at this look */
     int64_t account_base, past; /* ns; past: of threads that were hot in this account */
-    struct {
-        bool known, full; /* begun; the last whole one and this one so far were of one processor */
-        bool taken;       /* at this look it told that the lock's holder runs */
-        int64_t begun, used;
-    } span;
 };
 
 static int read_at(const struct kernel *k, pid_t tid, const char *file, char *to, size_t cap)
@@ -306,31 +297,11 @@ static void begin_account(struct kernel *k, int64_t total)
     }
 }
 
-static void follow_span(struct kernel *k, int64_t total)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    int64_t now = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-    int64_t idle = (now - k->span.begun) - (total - k->span.used);
-    bool one = k->span.known && total >= 0 && idle <= SPAN_SLACK_NS && idle >= -SPAN_SLACK_NS;
-    if (one && now - k->span.begun < SPAN_NS)
-        return;
-    k->span.full = one;
-    k->span.known = total >= 0;
-    k->span.begun = now;
-    k->span.used = total;
-}
-
 void kernel_begin(struct kernel *k)
 {
     if (k->n == 1)
         return; /* it is hot, or the only one to ask */
     int64_t total = processor_time(k);
-    follow_span(k, total);
-    bool explained_by_holder = k->span.taken && k->span.full;
-    k->span.taken = false;
-    if (explained_by_holder && k->accounts && !k->ask_all)
-        return; /* nobody else can have run */
     bool known = k->accounts && total >= 0 && !k->ask_all;
     if (known && total - k->account_base <= UNSEEN_NS)
         return;
@@ -362,16 +333,8 @@ static char ask_state(struct kernel *k, struct kernel_thread *t)
     return state_of(text, n);
 }
 
-bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool gil,
-                        bool moved)
+bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool moved)
 {
-    if (k->n == 1 && gil && !moved)
-        follow_span(k, processor_time(k));
-    if (gil && t->hot && k->span.full && !k->ask_all) {
-        k->span.taken = true;
-        t->hot = HOT_LOOKS;
-        return true;
-    }
     if (!suspect && !t->hot && !k->ask_all && k->n > 1)
         return false;
     open_files(k, t);

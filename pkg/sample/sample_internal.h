@@ -197,10 +197,9 @@ char kernel_thread_state(struct kernel_thread *t);
  * were asked last can have run since. */
 void kernel_begin(struct kernel *k);
 void kernel_end(struct kernel *k); /* after the last one */
-/* Whether it runs or waits for a core. suspect: there is reason to ask the kernel now. gil: it
- * holds the interpreter's lock. moved: it was seen to run, just now. */
-bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool gil,
-                        bool moved);
+/* Whether it runs or waits for a core. suspect: there is reason to ask the kernel now. moved: it
+ * was seen to run, just now. */
+bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool moved);
 /* Whether one that was asked for since the last call had ended: another may stand in its place. */
 bool kernel_misses_threads(struct kernel *k);
 /* How many threads could not be asked for since the last call: no descriptors are left. */

@@ -220,11 +220,11 @@ static void ask(struct target *t, struct thread *thread, bool last, bool gil,
                 struct sample_thread *state)
 {
     bool moved = gil && stack_moved(&t->stack, &thread->memory);
-    state->running = kernel_thread_runs(t->kernel, thread->kernel, last, gil, moved);
+    state->running = kernel_thread_runs(t->kernel, thread->kernel, last, moved);
     if (!state->running && kernel_misses_threads(t->kernel)) {
         /* Of threads that begin and end all the time, the next mostly gets the last one's place. */
         if (threads_renew(&t->threads, thread))
-            state->running = kernel_thread_runs(t->kernel, thread->kernel, true, gil, moved);
+            state->running = kernel_thread_runs(t->kernel, thread->kernel, true, moved);
         else
             threads_expire(&t->threads);
     }
