@@ -42,6 +42,7 @@
 #define INSTRUCTION      prev_instr
 #define IN_OWNER         offsetof(FRAME, owner)
 #define IN_GENERATOR     0
+#define IN_STATE         0
 #define IN_STACK_TOP     offsetof(FRAME, stacktop)
 #if MINOR == 11
 #define IN_ENTRY offsetof(FRAME, is_entry)
@@ -66,10 +67,16 @@
 #define IN_GENERATOR           offsetof(PyFrameObject, f_gen)
 #define IN_STACK_TOP           0
 #define IN_ENTRY               0
-#define FRAME_HEAD             (offsetof(PyFrameObject, f_lasti) + sizeof(int))
-#define IN_QUALNAME            0
-#define IN_CODE_BYTES          0
-#define CODE_HEAD              sizeof(PyCodeObject)
+#if MINOR >= 10
+#define STATE f_state
+#else
+#define STATE f_executing
+#endif
+#define IN_STATE      offsetof(PyFrameObject, STATE)
+#define FRAME_HEAD    (IN_STATE + 1)
+#define IN_QUALNAME   0
+#define IN_CODE_BYTES 0
+#define CODE_HEAD     sizeof(PyCodeObject)
 #endif
 #if MINOR >= 10
 #define LINES co_linetable
@@ -98,6 +105,7 @@ FIELD(frame_code, offsetof(FRAME, f_code))
 FIELD(frame_instruction, offsetof(FRAME, INSTRUCTION))
 FIELD(frame_owner, IN_OWNER)
 FIELD(frame_generator, IN_GENERATOR)
+FIELD(frame_state, IN_STATE)
 FIELD(frame_stack_top, IN_STACK_TOP)
 FIELD(frame_entry, IN_ENTRY)
 FIELD(frame_head, FRAME_HEAD)

@@ -104,7 +104,8 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
     o.frame_owner = next(&w);
     /* Behind the instruction, which 3.13 does not tell. */
     o.frame_stack_top = newer ? 0 : o.frame_instruction + 8;
-    skip(&w, newer ? 3 : 1); /* [stackpointer, tlbc_index], size */
+    o.frame_stack_pointer = newer ? next(&w) : 0;
+    skip(&w, newer ? 2 : 1); /* [tlbc_index], size */
     o.code_file = next(&w);
     o.code_name = next(&w);
     o.code_qualname = next(&w);
@@ -131,7 +132,8 @@ int offsets_from_runtime(const uint8_t *bytes, size_t len, struct python_offsets
         o.gil_holder > 256 || o.frame_head > 512 || o.frame_previous + 8 > o.frame_head ||
         o.frame_code + 8 > o.frame_head || o.frame_instruction + 8 > o.frame_head ||
         o.frame_owner >= o.frame_head || o.frame_stack_top + 4 > o.frame_head ||
-        o.code_head > 1024 || o.code_file + 8 > o.code_head || o.code_name + 8 > o.code_head ||
+        o.frame_stack_pointer + 8 > o.frame_head || o.code_head > 1024 ||
+        o.code_file + 8 > o.code_head || o.code_name + 8 > o.code_head ||
         o.code_qualname + 8 > o.code_head || o.code_lines + 8 > o.code_head ||
         o.code_first_line + 4 > o.code_head || o.object_type + 16 > o.code_head ||
         o.text_length < o.object_type + 8 || o.text_state < o.object_type + 8 ||

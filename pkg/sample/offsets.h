@@ -35,9 +35,11 @@ struct python_offsets {
     uint32_t frame_instruction; /* pointer; with frames that are objects: index (int) */
     uint32_t frame_owner;       /* one byte; 0: none */
     uint32_t frame_generator;   /* pointer to the generator whose frame it is; 0: frame_owner */
-    uint32_t frame_stack_top;   /* int; -1 while the frame's own code runs; 0: not told */
-    uint32_t frame_entry;       /* one byte: called by C; 0: a frame in between tells */
-    uint32_t frame_head;        /* bytes that hold all of the above */
+    uint32_t frame_state; /* one byte: its code runs, or calls, if 1, from 3.10 on 0; 0: not told */
+    uint32_t frame_stack_top; /* int; -1 while the frame's own code, or C's, runs; 0: not told */
+    uint32_t frame_stack_pointer; /* pointer; none while the frame's own code runs; 0: not told */
+    uint32_t frame_entry;         /* one byte: called by C; 0: a frame in between tells */
+    uint32_t frame_head;          /* bytes that hold all of the above */
     uint32_t code_file;
     uint32_t code_name;
     uint32_t code_qualname; /* 0: none */
