@@ -92,38 +92,57 @@ int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t
 
 /* What is remembered of one thread from look to look, so that its stack takes one system call. */
 #define STACK_CHUNKS_MAX 64
+#define STACK_WINDOW_MAX 4096
+#define STACK_TOPS       8
+#define STACK_NEAR       4 /* frames that are read between two readings of the pointer */
 struct stack_chunk {
     uint64_t address;
     uint32_t size, used; /* bytes; used: as far as frames were seen, and some more */
     uint32_t at;         /* where its copy begins */
 };
+struct stack_top {
+    uint64_t frame;  /* was the innermost one of late */
+    uint64_t caller; /* 0: not known */
+};
 struct stack_memory {
     struct stack_chunk chunks[STACK_CHUNKS_MAX]; /* newest first */
     size_t n_chunks;
+    size_t near_chunk; /* the one with the innermost frame of late */
     uint64_t *objects; /* addresses of frames outside of them */
     size_t n_objects, cap_objects;
     struct code_set codes;
-    uint64_t cframe;
+    uint64_t window;      /* of the C stack, with the cframes that were in use of late; 0: none */
+    uint32_t window_size; /* bytes */
+    struct stack_top tops[STACK_TOPS]; /* the last one first */
+    size_t n_tops;
     uint64_t root;  /* the outermost frame; 0: none */
     unsigned alone; /* looks in a row that saw only a suspended generator's */
 };
 void stack_memory_finish(struct stack_memory *m);
 
-/* Pointers to the innermost frame: at first, and when all else had been read. */
+/* One reading of the pointer to the innermost frame. In 3.11 and 3.12 that lies on the C stack, and
+ * each piece of C code that calls Python makes another one. */
 struct stack_cells {
-    uint64_t first, middle, last, cframe;
+    uint64_t frame, cframe;
+    uint8_t window[STACK_WINDOW_MAX];
 };
 
 /* One for all threads: where copies go. */
+#define STACK_TAIL 256
 struct stack_reader {
     struct memory_reader *reader;
     const struct python_offsets *offsets;
     struct memory_batch batch;
-    /* The frames, the frames a second time, the code objects. */
+    /* The frames, the frames a second time, the near ones between, the code objects. */
     uint8_t *copy;
     size_t cap, half, codes; /* half: bytes of the frames; codes: where the code objects begin */
     size_t n_codes;
-    struct stack_cells cells;
+    struct stack_cells cells[STACK_NEAR + 2]; /* before the first near piece, and behind each */
+    size_t n_cells;
+    struct stack_top near[STACK_NEAR]; /* before 3.11 */
+    size_t n_near;
+    uint8_t tail[STACK_TAIL]; /* what lies at the last top, once more, where that is in a chunk */
+    size_t tail_len;
     const struct stack_memory *prepared; /* whose copy the batch's next reading makes */
     struct raw_frame frames[STACK_DEPTH_MAX];
     uint64_t objects[STACK_DEPTH_MAX]; /* of the way through the copy */

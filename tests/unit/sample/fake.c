@@ -178,6 +178,12 @@ void fake_stack(struct fake *f, const struct fake_thread *t, const uint64_t *cod
             fake_put64(f, at + o->frame_instruction, codes[i] + o->code_bytes + line * 2u);
         else
             fake_put(f, at + o->frame_instruction, &index, sizeof(index));
+        int32_t top = i + 1 < n ? 1 : -1;
+        uint8_t state = o->minor < 10;
+        if (o->frame_stack_top)
+            fake_put(f, at + o->frame_stack_top, &top, sizeof(top));
+        if (o->frame_state)
+            fake_put(f, at + o->frame_state, &state, sizeof(state));
         previous = at;
     }
     fake_put64(f, t->innermost, previous);

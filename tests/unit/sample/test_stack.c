@@ -165,21 +165,33 @@ static void test_generator_above_a_shim(void **state)
 }
 
 /* One frame with many callers calls another again and again: every piece that is read takes its
- * time, and meanwhile the program goes on. */
+ * time, and meanwhile the program goes on. From 3.11 on all frames lie in one piece. */
+#define CALL      100 /* the caller's instruction while the callee runs */
+#define CALLERS   24
+#define LOOKS     200
+#define DISTANCE  128 /* of one frame from the one that it calls */
+#define CALLED    12  /* pieces */
+#define STACK     0x20000
+#define FRAMES    64 /* where in it they begin, the outermost first */
+#define STACK_LEN (FRAMES + (CALLERS + 1) * DISTANCE + 64)
+
 struct calls {
     struct memory_reader reader;
     const struct python_offsets *offsets;
-    uint8_t thread[SIZE], callee[SIZE], callers[SIZE * 4];
+    uint8_t thread[SIZE], stack[STACK_LEN];
     size_t now;      /* pieces read so far */
     size_t not_then; /* pieces without the callee */
 };
 
-#define CALL     100 /* the caller's instruction while the callee runs */
-#define CALLERS  24
-#define LOOKS    200
-#define DISTANCE 128 /* of one caller's frame from the next */
-#define CALLED   12  /* pieces */
-#define NOT_THEN 12
+static uint64_t frame_at(size_t i)
+{
+    return STACK + FRAMES + i * DISTANCE;
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    memcpy(p, &v, sizeof(v));
+}
 
 static ssize_t calls_read(struct memory_reader *self, const struct iovec *local,
                           const struct iovec *remote, size_t n)
@@ -189,18 +201,21 @@ static ssize_t calls_read(struct memory_reader *self, const struct iovec *local,
     ssize_t done = 0;
     for (size_t i = 0; i < n; i++) {
         bool called = c->now++ % (CALLED + c->not_then) < CALLED;
+        uint8_t *caller = c->stack + FRAMES + (CALLERS - 1) * DISTANCE;
         put64(c->thread + (o->thread_cframe ? 512 + o->cframe_frame : o->thread_frame),
-              called ? GENERATOR : CALLER);
-        uint32_t instruction = called ? CALL : (uint32_t)(c->now % CALL);
-        memcpy(c->callers + o->frame_instruction, &instruction, sizeof(instruction));
+              frame_at(called ? CALLERS : CALLERS - 1));
+        put32(caller + o->frame_instruction, called ? CALL : (uint32_t)(c->now % CALL));
+        if (o->frame_stack_top)
+            put32(caller + o->frame_stack_top, called ? 1 : UINT32_MAX);
+        if (o->frame_state)
+            caller[DISTANCE + o->frame_state] = called == (o->minor < 10);
 
         uint64_t address = (uint64_t)(uintptr_t)remote[i].iov_base;
-        uint8_t *const pieces[] = {c->thread, c->callee, c->callers};
-        const size_t sizes[] = {sizeof(c->thread), sizeof(c->callee), sizeof(c->callers)};
-        size_t piece = (size_t)(address >> 16) - 1, from = (size_t)(address & 0xffff);
-        if (piece >= ARRAY_SIZE(pieces) || from + local[i].iov_len > sizes[piece])
+        bool stack = address >= STACK;
+        size_t from = (size_t)(address & 0xffff);
+        if (from + local[i].iov_len > (stack ? STACK_LEN : SIZE))
             return done ? done : -EFAULT;
-        memcpy(local[i].iov_base, pieces[piece] + from, local[i].iov_len);
+        memcpy(local[i].iov_base, (stack ? c->stack : c->thread) + from, local[i].iov_len);
         done += (ssize_t)local[i].iov_len;
     }
     return done;
@@ -212,17 +227,24 @@ static void set_calls(struct calls *c, unsigned minor)
     *c = (struct calls){.reader = {.read = calls_read}, .offsets = o};
     if (o->thread_cframe)
         put64(c->thread + o->thread_cframe, THREAD + 512);
-    put64(c->callee + o->frame_code, 1);
-    put64(c->callee + o->frame_previous, CALLER);
-    for (size_t i = 0; i < CALLERS; i++) {
-        put64(c->callers + i * DISTANCE + o->frame_code, 2);
-        if (i + 1 < CALLERS)
-            put64(c->callers + i * DISTANCE + o->frame_previous, CALLER + (i + 1) * DISTANCE);
+    if (o->thread_chunk) {
+        put64(c->thread + o->thread_chunk, STACK);
+        put64(c->stack + 8, STACK_LEN);
+    }
+    for (size_t i = 0; i <= CALLERS; i++) {
+        uint8_t *frame = c->stack + FRAMES + i * DISTANCE;
+        put64(frame + o->frame_code, i + 1);
+        put64(frame + o->frame_previous, i ? frame_at(i - 1) : 0);
+        if (o->frame_stack_top)
+            put32(frame + o->frame_stack_top, i < CALLERS ? 1 : UINT32_MAX);
+        if (o->frame_state)
+            frame[o->frame_state] = o->minor < 10;
     }
 }
 
 /* Counts stacks with the callee and without. */
-static void look_at_calls(unsigned minor, size_t not_then, size_t *with, size_t *without)
+static void look_at_calls(unsigned minor, size_t not_then, size_t *with, size_t *without,
+                          size_t *wrong)
 {
     static struct calls c;
     _cleanup_(stack_memory_finish) struct stack_memory m = {0};
@@ -237,21 +259,34 @@ static void look_at_calls(unsigned minor, size_t not_then, size_t *with, size_t 
         bool called = reader.depth == CALLERS + 1;
         assert_true(called || reader.depth == CALLERS);
         uint64_t instruction = reader.frames[called].instruction;
-        assert_true(called ? instruction == CALL : instruction < CALL);
+        if (c.offsets->thread_chunk)
+            instruction &= UINT32_MAX;
+        *wrong += called ? instruction != CALL : instruction >= CALL;
         ++*(called ? with : without);
     }
 }
 
-/* A caller that waits for its callee is never seen without it. */
+/* A caller that waits for its callee is not seen without it, and both as often as they are there:
+ * before 3.11, where a look takes as many pieces as the callee lives, nearly so. Where looks fail
+ * again and again, one that may be wrong is better than none. */
 static void test_callee_that_comes_and_goes(void **state)
 {
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(minors); i++) {
-        size_t with = 0, without = 0;
-        for (size_t not_then = CALLED; not_then < 100; not_then++)
-            look_at_calls(minors[i], not_then, &with, &without);
-        assert_in_range(with + without, LOOKS * (100 - CALLED) * 80 / 100, LOOKS * 100);
-        assert_true(with > 0 && without > 0);
+        size_t with = 0, without = 0, wrong = 0;
+        double share = 0;
+        for (size_t not_then = CALLED; not_then < 100; not_then++) {
+            look_at_calls(minors[i], not_then, &with, &without, &wrong);
+            share += (double)CALLED / (double)(CALLED + not_then) / (100 - CALLED);
+        }
+        double seen = (double)with / (double)(with + without);
+        print_message("3.%u: %zu stacks, the callee in %.3f of them and by the clock in %.3f, "
+                      "%zu wrong\n",
+                      minors[i], with + without, seen, share, wrong);
+        assert_in_range(with + without, LOOKS * (100 - CALLED) * 99 / 100, LOOKS * 100);
+        double most = minors[i] < 11 ? 0.05 : 0.01;
+        assert_true(seen > share - most && seen < share + most);
+        assert_true(wrong * 1000 <= with + without);
     }
 }
 
@@ -298,6 +333,8 @@ static void set_busy(struct busy *b, unsigned minor)
         put64(b->thread + o->thread_frame, GENERATOR + b->frame);
     }
     put64(b->frames + b->frame + o->frame_code, 1);
+    if (o->frame_stack_top)
+        put32(b->frames + b->frame + o->frame_stack_top, UINT32_MAX);
 }
 
 /* Whoever changes his innermost frame while it is read runs. */

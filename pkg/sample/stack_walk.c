@@ -1,0 +1,356 @@
+/* The way through one copy of a stack, from the innermost frame to the outermost. */
+#include <errno.h>
+
+#include "sample/stack.h"
+
+#define OWNER_GENERATOR 1
+#define OWNER_SHIM      3    /* this and above: no Python code */
+#define CALLEES_MAX     64   /* steps from a frame to those that it has called since */
+#define CALLEE_DISTANCE 8192 /* bytes from the end of a frame's stack to the one that it calls */
+
+static bool is_same(const struct python_offsets *o, const uint8_t *a, const uint8_t *b, bool first)
+{
+    size_t n = o->thread_chunk ? 8 : 4;
+    if (stack_get64(a + o->frame_previous) != stack_get64(b + o->frame_previous) ||
+        stack_get64(a + o->frame_code) != stack_get64(b + o->frame_code))
+        return false;
+    return first || memcmp(a + o->frame_instruction, b + o->frame_instruction, n) == 0;
+}
+
+/* The callee, as one of the copies shows it: already, or still, called by the same frame. */
+static bool is_live(const struct python_offsets *o, const uint8_t *callee, const uint8_t *copy)
+{
+    return is_same(o, callee, copy, true) && copy[o->frame_state] == (o->minor < 10);
+}
+
+/* Before 3.11, a frame that was called before the copies were made has its caller's line from the
+ * first one, where it was read just before its caller; one that stays on has it from the second,
+ * where it is read just behind. */
+static int bytes_of_caller(struct stack_walk *w, size_t at, const uint8_t **ret)
+{
+    const struct python_offsets *o = w->r->offsets;
+    const uint8_t *first = w->r->copy + at, *second = first + w->r->half;
+    *ret = second;
+    if (w->callee_at == STACK_NOWHERE) {
+        w->late = true; /* its callee was */
+        return FOUND;
+    }
+    if (w->callee_at > at)
+        return is_same(o, first, second, false) ? FOUND : AGAIN;
+    const uint8_t *callee = w->r->copy + w->callee_at;
+    if (is_live(o, w->callee, callee)) {
+        *ret = first;
+        return FOUND;
+    }
+    return is_live(o, w->callee, callee + w->r->half) ? FOUND : AGAIN;
+}
+
+/* Between Python and C code, on the C stack, linked to a frame in the chunk. */
+static bool is_shim(const struct stack_walk *w, const uint8_t *frame)
+{
+    const struct python_offsets *o = w->r->offsets;
+    uint64_t previous = stack_get64(frame + o->frame_previous);
+    return (frame[o->frame_owner] == OWNER_SHIM || frame[o->frame_owner] == OWNER_SHIM + 1) &&
+           stack_has_near_chunk(w->m) && stack_chunk_of(w->m, previous) == w->m->near_chunk;
+}
+
+/* From 3.11 on, one that is not in the chunk: a generator's, or a shim. */
+static int bytes_of_changed(struct stack_walk *w, const uint8_t *first, const uint8_t *second,
+                            const uint8_t **ret)
+{
+    const struct python_offsets *o = w->r->offsets;
+    *ret = second;
+    if (w->callee) {
+        bool before = is_shim(w, first), behind = is_shim(w, second);
+        *ret = before ? first : second;
+        return before != behind ? FOUND : AGAIN;
+    }
+    /* A generator that was the innermost frame has a caller, if not before or behind. */
+    if (!stack_get64(second + o->frame_previous))
+        *ret = first;
+    return stack_get64(*ret + o->frame_previous) &&
+                   stack_get64(first + o->frame_code) == stack_get64(second + o->frame_code)
+               ? FOUND
+               : AGAIN;
+}
+
+static int bytes_in_copy(struct stack_walk *w, size_t at, const uint8_t **ret)
+{
+    const struct python_offsets *o = w->r->offsets;
+    const uint8_t *first = w->r->copy + at, *second = first + w->r->half;
+    *ret = second;
+    if (w->any || is_same(o, first, second, !w->callee))
+        return FOUND;
+    if (o->thread_chunk)
+        return bytes_of_changed(w, first, second, ret);
+    return w->callee ? bytes_of_caller(w, at, ret) : AGAIN;
+}
+
+static int bytes_in_chunk(struct stack_walk *w, size_t index, uint64_t address, const uint8_t **ret)
+{
+    struct stack_chunk *c = &w->m->chunks[index];
+    size_t head = w->r->offsets->frame_head, at = (size_t)(address - c->address);
+    if (at + head > c->size)
+        return -EFAULT;
+    size_t wanted = at + head + STACK_SLACK < c->size ? at + head + STACK_SLACK : c->size;
+    if (wanted > w->used[index])
+        w->used[index] = (uint32_t)wanted;
+    if (at + head > c->used) {
+        c->used = (uint32_t)wanted;
+        return AGAIN;
+    }
+    if (index != w->m->near_chunk)
+        return bytes_in_copy(w, c->at + at, ret);
+    *ret = w->r->copy + w->r->half + c->at + at;
+    return FOUND;
+}
+
+/* STACK_NOWHERE: it is not among them. */
+static size_t object_copy(struct stack_walk *w, uint64_t address)
+{
+    struct stack_memory *m = w->m;
+    for (size_t k = 0; k < m->n_objects; k++) {
+        size_t i = (w->cursor + k) % m->n_objects;
+        if (m->objects[i] != address)
+            continue;
+        w->cursor = i;
+        return stack_object_at(w->r, m, i);
+    }
+    return STACK_NOWHERE;
+}
+
+/* The bytes of a frame that is an object, or a generator's. AGAIN: the copy must be made anew, with
+ * more in it. */
+static int bytes_of_object(struct stack_walk *w, uint64_t address, const uint8_t **ret)
+{
+    struct stack_memory *m = w->m;
+    size_t head = w->r->offsets->frame_head;
+    size_t at = object_copy(w, address);
+    if (at != STACK_NOWHERE)
+        return bytes_in_copy(w, at, ret);
+    if (w->r->offsets->thread_chunk && !w->searched) {
+        w->searched = true;
+        int e = stack_find_chunks(w->r, m, w->thread);
+        if (e != FOUND)
+            return e;
+    }
+    if (head > sizeof(w->single))
+        return -EFAULT;
+    w->late = true;
+    *ret = (const uint8_t *)w->single;
+    return memory_read(w->r->reader, address, w->single, head);
+}
+
+static int add_raw(struct stack_reader *r, uint64_t address, const uint8_t *bytes)
+{
+    const struct python_offsets *o = r->offsets;
+    struct raw_frame f = {.address = address,
+                          .code = stack_reference(o, stack_get64(bytes + o->frame_code))};
+    if (o->thread_chunk) {
+        f.instruction = stack_get64(bytes + o->frame_instruction);
+    } else {
+        int32_t index;
+        memcpy(&index, bytes + o->frame_instruction, sizeof(index));
+        f.instruction = (uint64_t)(int64_t)index;
+    }
+    bool generator = o->frame_owner ? bytes[o->frame_owner] == OWNER_GENERATOR
+                                    : stack_get64(bytes + o->frame_generator) != 0;
+    r->suspended = generator && !stack_get64(bytes + o->frame_previous);
+    if (r->depth == STACK_DEPTH_MAX)
+        return -E2BIG;
+    r->frames[r->depth++] = f;
+    return 0;
+}
+
+/* A call notes how far the caller's stack reaches, and its end takes that away. Up to 3.13 that is
+ * for calls without C code in between. */
+static bool runs_itself(const struct python_offsets *o, const uint8_t *frame)
+{
+    int32_t top = 0;
+    if (!stack_tells_calls(o) || frame[o->frame_owner] >= OWNER_SHIM)
+        return false;
+    if (o->frame_stack_pointer)
+        return stack_get64(frame + o->frame_stack_pointer) == 0;
+    memcpy(&top, frame + o->frame_stack_top, sizeof(top));
+    return top < 0;
+}
+
+/* Or has just returned. */
+static bool is_calling(const struct python_offsets *o, const uint8_t *frame)
+{
+    return stack_tells_calls(o) && frame[o->frame_owner] < OWNER_SHIM && !runs_itself(o, frame);
+}
+
+/* From 3.14 on a frame that returns loses its code. */
+static bool has_returned(const struct python_offsets *o, const uint8_t *frame)
+{
+    return o->frame_stack_pointer && frame[o->frame_owner] < OWNER_SHIM &&
+           !stack_reference(o, stack_get64(frame + o->frame_code));
+}
+
+static bool is_called_by_python(const struct python_offsets *o, const uint8_t *frame)
+{
+    return stack_tells_calls(o) && frame[o->frame_owner] < OWNER_SHIM &&
+           !(o->frame_entry && frame[o->frame_entry]);
+}
+
+/* A frame that seems to be called by one whose own code runs is left over from before: that one is
+ * the innermost. It shows within one copy, however often the stack was the same at its readings. */
+int stack_follow(struct stack_walk *w, uint64_t frame)
+{
+    struct stack_reader *r = w->r;
+    const struct python_offsets *o = r->offsets;
+    uint64_t mark = 0, last_in_chunk = 0;
+    size_t steps = 0, next_mark = 1, last_chunk = SIZE_MAX;
+    bool direct = false; /* the last frame was called by the one that comes now, not by C */
+    r->depth = w->n_objects = 0;
+    w->left = w->from_c = false;
+    w->callee = NULL;
+    while (frame) {
+        const uint8_t *bytes;
+        size_t chunk = stack_chunk_of(w->m, frame);
+        int e = FOUND;
+        if (steps == 0 && w->innermost)
+            bytes = w->innermost;
+        else if (steps == 1 && w->innermost && frame == w->caller)
+            bytes = w->innermost + o->frame_head;
+        else
+            e = chunk < w->m->n_chunks ? bytes_in_chunk(w, chunk, frame, &bytes)
+                                       : bytes_of_object(w, frame, &bytes);
+        if (e != FOUND)
+            return e;
+        if (steps == 1)
+            w->from_c = !direct || bytes[o->frame_owner] >= OWNER_SHIM;
+        if (direct && runs_itself(o, bytes)) {
+            r->depth = 0;
+            w->left = true;
+        }
+        w->callee = bytes;
+        w->callee_at = object_copy(w, frame);
+        direct = is_called_by_python(o, bytes);
+        if (chunk == w->m->n_chunks) {
+            if (w->n_objects < STACK_DEPTH_MAX)
+                w->objects[w->n_objects++] = frame;
+        } else {
+            /* A stack: who calls lies below. */
+            if (last_chunk != SIZE_MAX &&
+                (chunk < last_chunk || (chunk == last_chunk && frame >= last_in_chunk)))
+                return -EFAULT;
+            last_chunk = chunk;
+            last_in_chunk = frame;
+        }
+        if (r->depth == 0 && has_returned(o, bytes))
+            w->left = true;
+        else if ((!o->frame_owner || bytes[o->frame_owner] < OWNER_SHIM) &&
+                 add_raw(r, frame, bytes) < 0)
+            return 0;
+        frame = stack_get64(bytes + o->frame_previous);
+        /* Brent's way to notice that a list has no end. */
+        if (frame && frame == mark)
+            return -ELOOP;
+        if (++steps == next_mark) {
+            mark = frame;
+            next_mark *= 2;
+        }
+        if (steps > 2 * STACK_DEPTH_MAX)
+            return -ELOOP;
+    }
+    return 0;
+}
+
+/* NULL: it is not in the copy of the near chunk. */
+static const uint8_t *bytes_near(const struct stack_walk *w, uint64_t frame)
+{
+    const struct stack_chunk *c = &w->m->chunks[w->m->near_chunk];
+    if (!stack_has_near_chunk(w->m) || stack_chunk_of(w->m, frame) != w->m->near_chunk ||
+        frame - c->address + w->r->offsets->frame_head > c->used)
+        return NULL;
+    return w->r->copy + w->r->half + c->at + (frame - c->address);
+}
+
+/* The frame that one in the near chunk has called, if that is in it, too: it lies behind what the
+ * caller's stack holds. 0: there is none. */
+static uint64_t callee_in_chunk(const struct stack_walk *w, uint64_t caller, const uint8_t *bytes)
+{
+    const struct python_offsets *o = w->r->offsets;
+    const struct stack_chunk *c = &w->m->chunks[w->m->near_chunk];
+    const uint8_t *chunk = w->r->copy + w->r->half + c->at;
+    uint64_t end;
+    if (o->frame_stack_pointer) {
+        end = stack_get64(bytes + o->frame_stack_pointer) - c->address;
+    } else {
+        uint32_t top;
+        memcpy(&top, bytes + o->frame_stack_top, sizeof(top));
+        end = caller - c->address + o->frame_head + UINT64_C(8) * top;
+    }
+    for (uint64_t at = end; at < end + CALLEE_DISTANCE && at + o->frame_head <= c->used; at += 8)
+        if (stack_get64(chunk + at + o->frame_previous) == caller &&
+            is_called_by_python(o, chunk + at) && !has_returned(o, chunk + at))
+            return c->address + at;
+    return 0;
+}
+
+/* Of those that were called of late. */
+static uint64_t callee_in_objects(const struct stack_walk *w, uint64_t caller)
+{
+    const struct python_offsets *o = w->r->offsets;
+    const struct stack_memory *m = w->m;
+    uint64_t found = 0;
+    for (size_t i = 0; i < m->n_objects && i < CALLEES_MAX; i++) {
+        const uint8_t *bytes = w->r->copy + w->r->half + stack_object_at(w->r, m, i);
+        if (stack_get64(bytes + o->frame_previous) == caller && is_called_by_python(o, bytes))
+            found = m->objects[i];
+    }
+    return found;
+}
+
+static bool is_known(const struct stack_walk *w, uint64_t frame)
+{
+    bool known = !frame || stack_chunk_of(w->m, frame) < w->m->n_chunks;
+    for (size_t i = 0; i < w->m->n_objects && i < CALLEES_MAX && !known; i++)
+        known = w->m->objects[i] == frame;
+    return known;
+}
+
+/* Which of two that a frame seems to have called, in the chunk and outside, it is calling. 0: none,
+ * or not certain. One in the chunk may be left over, of the call that made a generator or of any;
+ * but one that runs itself is not. AGAIN: it may be either. */
+static int choose_callee(const struct stack_walk *w, uint64_t a, uint64_t b, uint64_t after,
+                         uint64_t *ret)
+{
+    const struct python_offsets *o = w->r->offsets;
+    bool runs = a && runs_itself(o, bytes_near(w, a));
+    *ret = b ? b : a;
+    if (a && b)
+        return runs ? AGAIN : FOUND;
+    if (a && !runs && a != after && o->frame_stack_pointer)
+        *ret = 0;
+    return FOUND;
+}
+
+int stack_find_callee(const struct stack_walk *w, uint64_t after, uint64_t *frame)
+{
+    const struct python_offsets *o = w->r->offsets;
+    uint64_t now = *frame, next;
+    for (size_t steps = 0; steps < CALLEES_MAX; steps++, now = next) {
+        const uint8_t *bytes = bytes_near(w, now);
+        if (!bytes || !is_calling(o, bytes)) {
+            *frame = now;
+            return FOUND;
+        }
+        uint64_t a = callee_in_chunk(w, now, bytes), b = callee_in_objects(w, now);
+        int e = choose_callee(w, a, b, after, &next);
+        if (e != FOUND)
+            return e;
+        if (next)
+            continue;
+        if (o->frame_stack_pointer && !a && is_known(w, after)) {
+            *frame = now; /* it calls C code */
+            return FOUND;
+        }
+        /* It has returned, or its callee has and is being cleared away, which may take long; so may
+         * a debugger's hook between two instructions. */
+        return (a || w->last_resort) && after == *frame ? FOUND : AGAIN;
+    }
+    return AGAIN;
+}
