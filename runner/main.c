@@ -8,12 +8,13 @@
 
 #define DESCRIPTORS 65536
 
-/* Descriptors 0 to 2 must be somebody's before anything else is opened. */
+/* Descriptors 0 to 2 must be somebody's before anything else is opened. Who closed standard output
+ * is told so, by writes that fail. */
 static void open_standard(void)
 {
     int fd;
     do {
-        fd = open("/dev/null", O_RDWR);
+        fd = open("/dev/null", fcntl(STDOUT_FILENO, F_GETFD) < 0 ? O_RDONLY : O_RDWR);
     } while (fd >= 0 && fd <= STDERR_FILENO);
     if (fd > STDERR_FILENO)
         close(fd);

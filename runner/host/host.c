@@ -11,31 +11,44 @@ void host_print(FILE *to, struct str s)
     fputs(text, to);
 }
 
-int host_main(int argc, char *const *argv)
+int host_flush(struct err *err)
 {
-    struct host_arguments a;
-    struct err err = ERR_INIT;
-    struct str command = str_of(argv[1]);
-    if (host_parse(argc, argv, &a, &err) < 0) {
-        fprintf(stderr, "pyspy-runner %s: %s; --help tells more\n", argv[1], err.message);
-        return 2;
-    }
-    if (a.help) {
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    return err_set(err, ERR_IO, "standard output: %s",
+                   errno ? strerror(errno) : "it did not take all");
+}
+
+static int run(const char *command, struct host_arguments *a, struct err *err)
+{
+    if (a->help) {
         _cleanup_(buf_finish) struct buf text = BUF_INIT(8192);
-        host_help(argv[1], &text);
+        host_help(command, &text);
         fputs(buf_cstr(&text), stdout);
         return 0;
     }
     int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = proc < 0 ? err_set_errno(&err, errno, "/proc") : 0;
+    if (proc < 0)
+        return err_set_errno(err, errno, "/proc");
+    int r = str_is(str_of(command), "record") ? host_record(proc, a, err)
+            : str_is(str_of(command), "dump") ? host_dump(proc, a, err)
+                                              : host_top(proc, a, err);
+    close(proc);
+    return r;
+}
+
+int host_main(int argc, char *const *argv)
+{
+    struct host_arguments a;
+    struct err err = ERR_INIT;
+    if (host_parse(argc, argv, &a, &err) < 0) {
+        fprintf(stderr, "pyspy-runner %s: %s; --help tells more\n", argv[1], err.message);
+        return 2;
+    }
+    int r = run(argv[1], &a, &err);
     if (r == 0)
-        r = str_is(command, "record") ? host_record(proc, &a, &err)
-            : str_is(command, "dump") ? host_dump(proc, &a, &err)
-                                      : host_top(proc, &a, &err);
-    if (proc >= 0)
-        close(proc);
-    if (r == 0 && fflush(stdout) != 0)
-        r = err_set_errno(&err, errno, "standard output");
+        r = host_flush(&err);
     if (r < 0)
         fprintf(stderr, "pyspy-runner %s: %s\n", argv[1], err.message);
     return r < 0 ? 1 : 0;

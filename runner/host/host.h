@@ -36,3 +36,5 @@ int host_explain(int proc, const struct host_arguments *a, struct err *err);
 
 /* Prints what may come from a process; see str_show(). */
 void host_print(FILE *to, struct str s);
+/* Standard output took all that was printed so far. */
+int host_flush(struct err *err);

@@ -61,6 +61,9 @@ int outfile_open(const char *path, struct outfile *ret, struct err *err)
     struct stat st;
     struct outfile f = {.fd = -1};
     if (str_is(str_of(path), "-")) {
+        int flags = fcntl(STDOUT_FILENO, F_GETFL);
+        if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
+            return err_set_errno(err, EBADF, "standard output");
         f.fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
         if (f.fd < 0)
             return err_set_errno(err, errno, "standard output");
@@ -82,7 +85,7 @@ int outfile_open(const char *path, struct outfile *ret, struct err *err)
         close(fd);
         unlink(name); /* nothing is left of it, however we end */
     }
-    f.path = xstrdup(path);
+    f.path = xstrdup(str_is(str_of(path), "-") ? "standard output" : path);
     *ret = f;
     return 0;
 }

@@ -84,7 +84,8 @@ static size_t lines(void)
     return (size_t)size.ws_row - LINES_ABOVE;
 }
 
-static void show(struct top *top, const struct host_arguments *a, int64_t looks, int64_t errors)
+static int show(struct top *top, const struct host_arguments *a, int64_t looks, int64_t errors,
+                struct err *err)
 {
     qsort(top->entries, top->n, sizeof(void *), by_self);
     /* From the upper left, and long lines are cut. */
@@ -106,10 +107,10 @@ static void show(struct top *top, const struct host_arguments *a, int64_t looks,
     }
     if (isatty(STDOUT_FILENO))
         fputs("\033[?7h", stdout);
-    fflush(stdout);
     for (size_t i = 0; i < top->n; i++)
         top->entries[i]->self = top->entries[i]->total = top->entries[i]->last_stack = 0;
     top->stacks = 0;
+    return host_flush(err);
 }
 
 static volatile sig_atomic_t ended;
@@ -134,7 +135,9 @@ static int run(struct target *t, struct top *top, const struct host_arguments *a
         int64_t now = clock_monotonic_ms(&clock_system);
         if (now - shown >= 1000) {
             int64_t all = target_counts(t).errors;
-            show(top, a, looks, all - errors);
+            r = show(top, a, looks, all - errors, err);
+            if (r < 0)
+                return r;
             errors = all;
             shown = now;
             looks = 0;

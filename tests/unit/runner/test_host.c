@@ -7,21 +7,16 @@
 #include <cmocka.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "programs.h"
 #include "runner/host/host.h"
 #include "runner/host/outfile.h"
 #include "tree.h"
-
-#define PATIENCE_MS 60000
 
 static struct tree tree;
 static int back; /* where the tests were started */
@@ -43,25 +38,10 @@ static int tear_down(void **state)
     return r;
 }
 
-/* Words apart by one space, behind "pyspy-runner". */
-static int split(const char *line, char *argv[static 16])
-{
-    static char copy[512];
-    int n = 0;
-    snprintf(copy, sizeof(copy), "pyspy-runner %s", line);
-    for (char *c = copy; c && n < 15; c = strchr(c, ' ')) {
-        if (n)
-            *c++ = '\0';
-        argv[n++] = c;
-    }
-    argv[n] = NULL;
-    return n;
-}
-
 static int parse(const char *line, struct host_arguments *ret, struct err *err)
 {
     char *argv[16];
-    int argc = split(line, argv);
+    int argc = program_arguments(line, argv);
     return host_parse(argc, argv, ret, err);
 }
 
@@ -91,9 +71,10 @@ static void test_arguments(void **state)
     static const struct {
         const char *file, *format;
     } endings[] = {
-        {"a.svg", "flamegraph"},         {"a", "flamegraph"}, {"-", "flamegraph"},
-        {"a.json", "speedscope"},        {"a.txt", "raw"},    {"a.raw", "raw"},
-        {"a.trace.json", "chrometrace"},
+        {"a.svg", "flamegraph"},         {"a", "flamegraph"},     {"-", "flamegraph"},
+        {"a.json", "speedscope"},        {"a.txt", "raw"},        {"a.raw", "raw"},
+        {"a.trace.json", "chrometrace"}, {"b.d/a", "flamegraph"}, {".a", "flamegraph"},
+        {"/dev/null", "flamegraph"},
     };
     for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
         char line[64];
@@ -124,6 +105,10 @@ static void test_what_is_not_understood(void **state)
         {"record -p 7 -r 1001", "--rate is a number from 1 to 1000, not '1001'"},
         {"record -p 7 -f svg", "flamegraph, speedscope, raw or chrometrace, not 'svg'"},
         {"record -p 7 --output=", "--output is empty"},
+        {"record -p 7 -o a.pprof", "'a.pprof': no format has this ending, but .svg, .json"},
+        {"record -p 7 -o b/a.pb.gz", "'b/a.pb.gz': no format has this ending"},
+        {"record -p 7 -o a.svg.gz", "for another name say --format"},
+        {"record -p 7 -o a.", "no format has this ending"},
         {"record -p 7 -r", "--rate needs a value"},
         {"record -p 7 --rate", "--rate needs a value"},
         {"record -p 7 --quiet=3", "--quiet takes no value"},
@@ -306,126 +291,6 @@ static void test_pipes_and_devices(void **state)
     outfile_finish(&f);
 }
 
-struct program {
-    pid_t pid;
-    int out, err;
-    struct buf text, complaints;
-};
-
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
-static rlim_t most_descriptors; /* of the programs; 0: as many as we */
-
-/* argv[0] is a path. */
-static void start(struct program *p, char *const *argv)
-{
-    int out[2], err[2];
-    *p = (struct program){.text = BUF_INIT(1 << 20), .complaints = BUF_INIT(1 << 20)};
-    assert_int_equal(pipe2(out, O_CLOEXEC) + pipe2(err, O_CLOEXEC), 0);
-    p->pid = fork();
-    if (p->pid == 0) {
-        dup2(out[1], STDOUT_FILENO);
-        dup2(err[1], STDERR_FILENO);
-        unsetenv("LD_PRELOAD");
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when a test fails */
-        if (most_descriptors)
-            setrlimit(RLIMIT_NOFILE, &(struct rlimit){most_descriptors, most_descriptors});
-        execv(argv[0], argv);
-        _exit(127);
-    }
-    close(out[1]);
-    close(err[1]);
-    p->out = out[0];
-    p->err = err[0];
-}
-
-static void kill_off(struct program *p)
-{
-    if (p->pid > 0) {
-        kill(p->pid, SIGKILL);
-        waitpid(p->pid, NULL, 0);
-        close(p->out);
-        close(p->err);
-    }
-    buf_finish(&p->text);
-    buf_finish(&p->complaints);
-    p->pid = 0;
-}
-
-static void take(int *fd, struct buf *to)
-{
-    char bytes[4096];
-    ssize_t n = read(*fd, bytes, sizeof(bytes));
-    if (n > 0) {
-        buf_append(to, bytes, (size_t)n);
-    } else {
-        close(*fd);
-        *fd = -1;
-    }
-}
-
-/* All that it says, to its end. Its exit status. */
-static int finish(struct program *p)
-{
-    int64_t until = now_ms() + PATIENCE_MS;
-    while (p->out >= 0 || p->err >= 0) {
-        struct pollfd fds[] = {{p->out, POLLIN, 0}, {p->err, POLLIN, 0}};
-        if (now_ms() > until)
-            fail_msg("no end; so far: %s%s", buf_cstr(&p->text), buf_cstr(&p->complaints));
-        poll(fds, 2, 1000);
-        if (fds[0].revents)
-            take(&p->out, &p->text);
-        if (fds[1].revents)
-            take(&p->err, &p->complaints);
-    }
-    int status = 0;
-    waitpid(p->pid, &status, 0);
-    p->pid = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-/* "%p" in the line is the PID. */
-static void run(struct program *p, const char *line, pid_t pid)
-{
-    char text[512], *argv[16];
-    const char *at = strstr(line, "%p");
-    snprintf(text, sizeof(text), "%.*s%d%s", (int)(at - line), line, (int)pid, at + 2);
-    split(text, argv);
-    argv[0] = (char *)(uintptr_t)RUNNER;
-    start(p, argv);
-}
-
-static int finished(const char *line, pid_t pid, struct program *p)
-{
-    run(p, line, pid);
-    return finish(p);
-}
-
-/* Waits until it has said that it is ready. False: there is no such program. */
-static bool start_ready(struct program *p, char *const *argv)
-{
-    char c;
-    start(p, argv);
-    if (read(p->out, &c, 1) == 1)
-        return true;
-    kill_off(p);
-    return false;
-}
-
-static bool start_python(struct program *p, const char *code)
-{
-    char *argv[] = {(char *)(uintptr_t) "/usr/bin/python3", (char *)(uintptr_t) "-c",
-                    (char *)(uintptr_t)code, NULL};
-    return start_ready(p, argv);
-}
-
-#define SPIN "def spin():\n    while True: pass\nprint(1, flush=1)\nspin()\n"
-
 static void test_refusals(void **state)
 {
     (void)state;
@@ -443,21 +308,21 @@ static void test_refusals(void **state)
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         struct program p;
-        int status = finished(rows[i].line, getpid(), &p);
+        int status = program_finished(rows[i].line, getpid(), &p);
         if (status != rows[i].status || !strstr(buf_cstr(&p.complaints), rows[i].says) ||
             p.text.len)
             fail_msg("%s: status %d, %s%s", rows[i].line, status, buf_cstr(&p.complaints),
                      buf_cstr(&p.text));
-        kill_off(&p);
+        program_kill(&p);
     }
     pid_t ended = fork();
     if (ended == 0)
         _exit(0);
     waitpid(ended, NULL, 0);
     struct program p;
-    assert_int_equal(finished("dump -p %p", ended, &p), 1);
+    assert_int_equal(program_finished("dump -p %p", ended, &p), 1);
     assert_non_null(strstr(buf_cstr(&p.complaints), "there is no process"));
-    kill_off(&p);
+    program_kill(&p);
     assert_int_equal(files(), 0);
 }
 
@@ -465,7 +330,7 @@ static void test_record(void **state)
 {
     (void)state;
     struct program target, p;
-    if (!start_python(&target, SPIN))
+    if (!program_python(&target, SPIN))
         skip(); /* no /usr/bin/python3 */
     static const struct {
         const char *line, *file, *begins, *holds;
@@ -478,21 +343,21 @@ static void test_record(void **state)
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         _cleanup_(buf_finish) struct buf text = BUF_INIT(1 << 20);
-        int status = finished(rows[i].line, target.pid, &p);
+        int status = program_finished(rows[i].line, target.pid, &p);
         if (status != 0 || !strstr(buf_cstr(&p.complaints), " samples of Python 3."))
             fail_msg("%s: %d, %s", rows[i].line, status, buf_cstr(&p.complaints));
         assert_int_equal(buf_read_file(&text, rows[i].file, NULL), 0);
         if (!str_starts_with(buf_str(&text), str_of(rows[i].begins)) ||
             !strstr(buf_cstr(&text), rows[i].holds))
             fail_msg("%s: %.300s", rows[i].line, buf_cstr(&text));
-        kill_off(&p);
+        program_kill(&p);
     }
     assert_int_equal(files(), ARRAY_SIZE(rows));
-    assert_int_equal(finished("record -q -d 1 -f raw -o - -p %p", target.pid, &p), 0);
+    assert_int_equal(program_finished("record -q -d 1 -f raw -o - -p %p", target.pid, &p), 0);
     assert_int_equal(p.complaints.len, 0);
     assert_true(str_starts_with(buf_str(&p.text), STR("<module> (<string>:")));
-    kill_off(&p);
-    kill_off(&target);
+    program_kill(&p);
+    program_kill(&target);
 }
 
 /* What was sampled until then is written. */
@@ -500,28 +365,28 @@ static void test_interrupted(void **state)
 {
     (void)state;
     struct program target, p;
-    if (!start_python(&target, SPIN))
+    if (!program_python(&target, SPIN))
         skip();
-    run(&p, "record -d 600 -o a.svg -p %p", target.pid);
+    program_run(&p, "record -d 600 -o a.svg -p %p", target.pid);
     usleep(3000000);
     assert_int_equal(waitpid(p.pid, NULL, WNOHANG), 0);
     kill(p.pid, SIGINT);
     kill(p.pid, SIGTERM); /* as timeout(1) sends two */
-    if (finish(&p) != 0)
+    if (program_finish(&p) != 0)
         fail_msg("%s", buf_cstr(&p.complaints));
     assert_non_null(strstr(buf_cstr(&p.complaints), "a.svg: "));
     assert_int_equal(access("a.svg", F_OK), 0);
-    kill_off(&p);
+    program_kill(&p);
     /* And so it is when the process ends. */
-    run(&p, "record -d 600 -o b.svg -p %p", target.pid);
+    program_run(&p, "record -d 600 -o b.svg -p %p", target.pid);
     usleep(3000000);
     kill(target.pid, SIGKILL);
-    if (finish(&p) != 0)
+    if (program_finish(&p) != 0)
         fail_msg("%s", buf_cstr(&p.complaints));
     assert_non_null(strstr(buf_cstr(&p.complaints), "; it ended"));
     assert_int_equal(files(), 2);
-    kill_off(&p);
-    kill_off(&target);
+    program_kill(&p);
+    program_kill(&target);
 }
 
 static void test_no_samples_leave_no_file(void **state)
@@ -529,14 +394,14 @@ static void test_no_samples_leave_no_file(void **state)
     (void)state;
     struct program target, p;
     put("a.svg", "kept", 0644);
-    if (!start_python(&target, "import time\nprint(1, flush=1)\ntime.sleep(600)\n"))
+    if (!program_python(&target, "import time\nprint(1, flush=1)\ntime.sleep(600)\n"))
         skip();
-    assert_int_equal(finished("record -d 1 -o a.svg -p %p", target.pid, &p), 1);
+    assert_int_equal(program_finished("record -d 1 -o a.svg -p %p", target.pid, &p), 1);
     assert_non_null(strstr(buf_cstr(&p.complaints), "--idle counts sleeping ones as well"));
-    kill_off(&p);
+    program_kill(&p);
     assert_file("a.svg", "kept", 0644);
     assert_int_equal(files(), 1);
-    kill_off(&target);
+    program_kill(&target);
 }
 
 static void assert_shows_safely(const struct buf *text)
@@ -554,22 +419,22 @@ static void test_names_that_would_drive_a_terminal(void **state)
 {
     (void)state;
     struct program target, p;
-    if (!start_python(&target,
-                      "import sys\n"
-                      "open('/proc/self/comm', 'wb').write(b'\\x1b]0;own\\x07\\x9b\\x85')\n"
-                      "f = 'def f():\\n  while True: pass\\n'\n"
-                      "names = {}\n"
-                      "exec(compile(f, '/x\\x1b[2J\\r\\u202e\\x9b.py', 'exec'), names)\n"
-                      "f = names['f']\n"
-                      "name = 'f\\n\\x7f\\x1b[31m\\x85\\ud800'\n"
-                      "what = [n for n in ('co_name', 'co_qualname') if hasattr(f.__code__, n)]\n"
-                      "f.__code__ = f.__code__.replace(**dict.fromkeys(what, name))\n"
-                      "print(1, flush=1)\n"
-                      "f()\n"))
+    if (!program_python(&target,
+                        "import sys\n"
+                        "open('/proc/self/comm', 'wb').write(b'\\x1b]0;own\\x07\\x9b\\x85')\n"
+                        "f = 'def f():\\n  while True: pass\\n'\n"
+                        "names = {}\n"
+                        "exec(compile(f, '/x\\x1b[2J\\r\\u202e\\x9b.py', 'exec'), names)\n"
+                        "f = names['f']\n"
+                        "name = 'f\\n\\x7f\\x1b[31m\\x85\\ud800'\n"
+                        "what = [n for n in ('co_name', 'co_qualname') if hasattr(f.__code__, n)]\n"
+                        "f.__code__ = f.__code__.replace(**dict.fromkeys(what, name))\n"
+                        "print(1, flush=1)\n"
+                        "f()\n"))
         skip();
     static const char *const lines[] = {"dump -p %p", "record -d 1 -t -i -f raw -o - -p %p"};
     for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
-        assert_int_equal(finished(lines[i], target.pid, &p), 0);
+        assert_int_equal(program_finished(lines[i], target.pid, &p), 0);
         assert_shows_safely(&p.text);
         assert_shows_safely(&p.complaints);
         assert_non_null(strstr(buf_cstr(&p.text), "\\u202e"));
@@ -578,32 +443,32 @@ static void test_names_that_would_drive_a_terminal(void **state)
             assert_non_null(strstr(buf_cstr(&p.text), "f\\n\\x7f\\x1b[31m\\u0085"));
             assert_non_null(strstr(buf_cstr(&p.text), "(/x\\x1b[2J\\r\\u202e\\u009b.py:2)\n"));
         }
-        kill_off(&p);
+        program_kill(&p);
     }
-    run(&p, "top -p %p", target.pid);
+    program_run(&p, "top -p %p", target.pid);
     while (!strstr(buf_cstr(&p.text), "\n %own"))
-        take(&p.out, &p.text);
+        program_take(&p.out, &p.text);
     kill(p.pid, SIGINT);
-    assert_int_equal(finish(&p), 0);
+    assert_int_equal(program_finish(&p), 0);
     assert_shows_safely(&p.text);
     assert_non_null(strstr(buf_cstr(&p.text), "f\\n\\x7f"));
-    kill_off(&p);
-    kill_off(&target);
+    program_kill(&p);
+    program_kill(&target);
 }
 
 static void test_dump_tells_of_every_thread(void **state)
 {
     (void)state;
     struct program target, p;
-    if (!start_python(&target, "import threading, time\n"
-                               "def spin():\n"
-                               "    while True: pass\n"
-                               "def wait(): time.sleep(600)\n"
-                               "for f in (wait, wait, spin): threading.Thread(target=f).start()\n"
-                               "print(1, flush=1)\n"
-                               "wait()\n"))
+    if (!program_python(&target, "import threading, time\n"
+                                 "def spin():\n"
+                                 "    while True: pass\n"
+                                 "def wait(): time.sleep(600)\n"
+                                 "for f in (wait, wait, spin): threading.Thread(target=f).start()\n"
+                                 "print(1, flush=1)\n"
+                                 "wait()\n"))
         skip();
-    assert_int_equal(finished("dump -p %p", target.pid, &p), 0);
+    assert_int_equal(program_finished("dump -p %p", target.pid, &p), 0);
     size_t threads = 0, spins = 0, waits = 0;
     for (struct str rest = buf_str(&p.text); rest.ptr;) {
         struct str line = str_cut(&rest, '\n');
@@ -613,8 +478,8 @@ static void test_dump_tells_of_every_thread(void **state)
     }
     if (threads != 4 || spins != 1 || waits != 3)
         fail_msg("%s", buf_cstr(&p.text));
-    kill_off(&p);
-    kill_off(&target);
+    program_kill(&p);
+    program_kill(&target);
 }
 
 /* Threads that cannot be asked for are not told to be idle. */
@@ -622,17 +487,17 @@ static void test_too_few_descriptors(void **state)
 {
     (void)state;
     struct program target, p;
-    if (!start_python(&target, "import threading, time\n"
-                               "def wait(): time.sleep(600)\n"
-                               "for i in range(63): threading.Thread(target=wait).start()\n"
-                               "print(1, flush=1)\n"
-                               "wait()\n"))
+    if (!program_python(&target, "import threading, time\n"
+                                 "def wait(): time.sleep(600)\n"
+                                 "for i in range(63): threading.Thread(target=wait).start()\n"
+                                 "print(1, flush=1)\n"
+                                 "wait()\n"))
         skip();
-    most_descriptors = 20;
-    int dumped = finished("dump -p %p", target.pid, &p);
+    program_descriptors = 20;
+    int dumped = program_finished("dump -p %p", target.pid, &p);
     struct program q;
-    int recorded = finished("record -d 1 -i -o /dev/null -p %p", target.pid, &q);
-    most_descriptors = 0;
+    int recorded = program_finished("record -d 1 -i -o /dev/null -p %p", target.pid, &q);
+    program_descriptors = 0;
     assert_int_equal(dumped + recorded, 0);
     size_t idle = 0, unknown = 0;
     for (struct str rest = buf_str(&p.text); rest.ptr;) {
@@ -644,9 +509,9 @@ static void test_too_few_descriptors(void **state)
         fail_msg("%s", buf_cstr(&p.text));
     if (!strstr(buf_cstr(&q.complaints), "too few descriptors, see ulimit -n"))
         fail_msg("%s", buf_cstr(&q.complaints));
-    kill_off(&p);
-    kill_off(&q);
-    kill_off(&target);
+    program_kill(&p);
+    program_kill(&q);
+    program_kill(&target);
 }
 
 /* Frames that lead in a circle: there is no stack, and that is said. */
@@ -655,9 +520,9 @@ static void test_dump_tells_of_what_it_cannot_read(void **state)
     (void)state;
     struct program target, p;
     char *argv[] = {(char *)(uintptr_t)HOSTILE, (char *)(uintptr_t) "cycle-frames", NULL};
-    if (!start_ready(&target, argv))
+    if (!program_start_ready(&target, argv))
         skip();
-    assert_int_equal(finished("dump -p %p", target.pid, &p), 1);
+    assert_int_equal(program_finished("dump -p %p", target.pid, &p), 1);
     size_t threads = 0, unread = 0;
     for (struct str rest = buf_str(&p.text); rest.ptr;) {
         struct str line = str_cut(&rest, '\n');
@@ -668,8 +533,8 @@ static void test_dump_tells_of_what_it_cannot_read(void **state)
     if (threads != 8 || unread != 8)
         fail_msg("%s", buf_cstr(&p.text));
     assert_non_null(strstr(buf_cstr(&p.complaints), "no stack could be read in 8 looks"));
-    kill_off(&p);
-    kill_off(&target);
+    program_kill(&p);
+    program_kill(&target);
 }
 
 int main(void)
