@@ -35,8 +35,8 @@ static const struct flag {
      0},
     {'f', RECORD, "format", "FORMAT",
      "flamegraph, speedscope, raw, chrometrace\n"
-     "[by FILE: .json speedscope, .txt or .raw raw, .trace.json chrometrace,\n"
-     "else flamegraph]",
+     "[by FILE: .svg flamegraph, .json speedscope, .txt or .raw raw,\n"
+     ".trace.json chrometrace; without an ending flamegraph]",
      0},
     {'i', RECORD | TOP, "idle", NULL, "threads that sleep as well",
      offsetof(struct host_arguments, options.idle)},
@@ -145,19 +145,30 @@ static int format_named(const char *name, const struct host_format **ret, struct
                    "--format is flamegraph, speedscope, raw or chrometrace, not '%s'", name);
 }
 
-static const struct host_format *format_of_file(const char *output)
+/* The first that fits: the longer ones stand before. */
+static const struct {
+    const char *ending, *format;
+} endings[] = {
+    {".svg", "flamegraph"},  {".trace.json", "chrometrace"},
+    {".json", "speedscope"}, {".txt", "raw"},
+    {".raw", "raw"},
+};
+
+/* A name without an ending wants a flame graph; whoever wants what there is not is not given one.
+ */
+static int format_of_file(const char *output, const struct host_format **ret, struct err *err)
 {
     struct str name = str_of(output);
-    const char *format = "flamegraph";
-    if (str_ends_with(name, STR(".txt")) || str_ends_with(name, STR(".raw")))
-        format = "raw";
-    else if (str_ends_with(name, STR(".trace.json")))
-        format = "chrometrace";
-    else if (str_ends_with(name, STR(".json")))
-        format = "speedscope";
-    const struct host_format *ret = NULL;
-    format_named(format, &ret, NULL);
-    return ret;
+    name = str_sub(name, (size_t)(str_rfind_char(name, '/') + 1), name.len);
+    for (size_t i = 0; i < ARRAY_SIZE(endings); i++)
+        if (str_ends_with(name, str_of(endings[i].ending)))
+            return format_named(endings[i].format, ret, err);
+    if (str_rfind_char(name, '.') <= 0)
+        return format_named("flamegraph", ret, err);
+    return err_set(err, ERR_INVALID,
+                   "--output '%s': no format has this ending, but .svg, .json (speedscope), .txt "
+                   "and .raw, .trace.json have; for another name say --format",
+                   output);
 }
 
 static int take(const struct flag *f, const char *value, struct host_arguments *a, struct err *err)
@@ -230,7 +241,9 @@ int host_parse(int argc, char *const *argv, struct host_arguments *ret, struct e
     if (r < 0)
         return r;
     if (!a.format)
-        a.format = format_of_file(a.output ? a.output : "");
+        r = format_of_file(a.output ? a.output : "", &a.format, err);
+    if (r < 0)
+        return r;
     *ret = a;
     return 0;
 }
