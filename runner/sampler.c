@@ -310,9 +310,7 @@ static void on_native_end(void *context)
         s->target_exited = true;
     if (result.without_tasks[0]) {
         char text[128];
-        snprintf(text, sizeof(text),
-                 "sampling.asyncTasks: Python %s does not show its tasks; 3.12 to 3.14 do, unless "
-                 "free-threaded",
+        snprintf(text, sizeof(text), "sampling.asyncTasks: " TARGET_WITHOUT_TASKS,
                  result.without_tasks);
         tell_also(s, text);
     }

@@ -92,4 +92,6 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
 
 const char *target_version(const struct target *t); /* "3.11.7" */
 bool target_shows_tasks(const struct target *t);    /* as asked for; not all versions do */
+#define TARGET_WITHOUT_TASKS                                                                       \
+    "Python %s does not show its tasks; 3.12 to 3.14 do, unless free-threaded"
 struct sample_counts target_counts(const struct target *t);

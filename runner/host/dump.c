@@ -112,5 +112,7 @@ int host_dump(int proc, const struct host_arguments *a, struct err *err)
         return err_set(err, ERR_IO, "no stack could be read in %d looks", d.looks);
     if (!whole)
         puts("The list of threads changed while it was read; some may be missing.");
+    if (a->options.async_tasks && !target_shows_tasks(t))
+        fprintf(stderr, "--async-tasks: " TARGET_WITHOUT_TASKS "\n", target_version(t));
     return 0;
 }

@@ -82,6 +82,8 @@ static void tell(const char *path, const struct profile *profile,
             result->full ? "; stopped: too large" : "",
             result->left_out ? "; more children than can be followed" : "",
             result->counts.unasked ? "; too few descriptors, see ulimit -n" : "");
+    if (result->without_tasks[0])
+        fprintf(stderr, "--async-tasks: " TARGET_WITHOUT_TASKS "\n", result->without_tasks);
 }
 
 int host_record(int proc, struct host_arguments *a, struct err *err)

@@ -25,6 +25,7 @@ struct top {
     struct entry *entries[ENTRIES_MAX];
     size_t n;
     int64_t stacks;
+    const char *without_tasks; /* the version that shows none, though asked for; NULL: it does */
 };
 
 static struct entry *entry_of(struct top *top, struct str function, struct str file)
@@ -76,12 +77,13 @@ static int by_self(const void *a, const void *b)
 }
 
 /* How many functions fit on the screen. */
-static size_t lines(void)
+static size_t lines(const struct top *top)
 {
     struct winsize size;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_row <= LINES_ABOVE)
+    int above = LINES_ABOVE + (top->without_tasks != NULL);
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_row <= above)
         return LINES;
-    return (size_t)size.ws_row - LINES_ABOVE;
+    return (size_t)(size.ws_row - above);
 }
 
 static int show(struct top *top, const struct host_arguments *a, int64_t looks, int64_t errors,
@@ -91,10 +93,12 @@ static int show(struct top *top, const struct host_arguments *a, int64_t looks, 
     /* From the upper left, and long lines are cut. */
     if (isatty(STDOUT_FILENO))
         fputs("\033[?7l\033[H\033[2J", stdout);
-    printf(
-        "process %lld: %lld samples in %lld looks, %lld errors\n %%own %%total  function (file)\n",
-        (long long)a->pid, (long long)top->stacks, (long long)looks, (long long)errors);
-    for (size_t i = 0, n = lines(); i < top->n && i < n; i++) {
+    printf("process %lld: %lld samples in %lld looks, %lld errors\n", (long long)a->pid,
+           (long long)top->stacks, (long long)looks, (long long)errors);
+    if (top->without_tasks)
+        printf("--async-tasks: " TARGET_WITHOUT_TASKS "\n", top->without_tasks);
+    puts(" %own %total  function (file)");
+    for (size_t i = 0, n = lines(top); i < top->n && i < n; i++) {
         const struct entry *e = top->entries[i];
         if (e->total == 0)
             break;
@@ -158,6 +162,8 @@ int host_top(int proc, const struct host_arguments *a, struct err *err)
     _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
     top->index = index;
     top->arena = arena;
+    if (a->options.async_tasks && !target_shows_tasks(t))
+        top->without_tasks = target_version(t);
     struct sigaction action = {.sa_handler = end};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);

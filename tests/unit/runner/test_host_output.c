@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include "programs.h"
@@ -38,10 +39,52 @@ static void test_output_that_takes_nothing(void **state)
     program_kill(&target);
 }
 
+/* Before 3.12 there are none to be seen. */
+static void test_tasks_that_do_not_show(void **state)
+{
+    (void)state;
+    struct program target, p;
+    if (!program_python(&target, SPIN))
+        skip();
+    assert_int_equal(program_finished("dump -p %p", target.pid, &p), 0);
+    const char *version = strstr(buf_cstr(&p.text), ": Python 3.");
+    assert_non_null(version);
+    bool without = strtol(version + 11, NULL, 10) < 12;
+    assert_int_equal(p.complaints.len, 0);
+    program_kill(&p);
+    static const struct {
+        const char *line;
+        bool asked;
+    } rows[] = {
+        {"record -d 1 -o /dev/null -p %p", false},
+        {"record -a -d 1 -o /dev/null -p %p", true},
+        {"record -qa -d 1 -o /dev/null -p %p", false},
+        {"dump -a -p %p", true},
+        {"top -p %p", false},
+        {"top -a -p %p", true},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        program_run(&p, rows[i].line, target.pid);
+        if (str_starts_with(str_of(rows[i].line), STR("top"))) {
+            while (p.out >= 0 && !strstr(buf_cstr(&p.text), " %own"))
+                program_take(&p.out, &p.text);
+            kill(p.pid, SIGINT);
+        }
+        assert_int_equal(program_finish(&p), 0);
+        bool says = strstr(buf_cstr(&p.complaints), "does not show its tasks; 3.12 to 3.14 do") ||
+                    strstr(buf_cstr(&p.text), "does not show its tasks; 3.12 to 3.14 do");
+        if (says != (without && rows[i].asked))
+            fail_msg("%s: %s%s", rows[i].line, buf_cstr(&p.text), buf_cstr(&p.complaints));
+        program_kill(&p);
+    }
+    program_kill(&target);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_output_that_takes_nothing),
+        cmocka_unit_test(test_tasks_that_do_not_show),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
