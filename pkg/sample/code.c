@@ -165,6 +165,8 @@ static bool same(const struct identity *a, const struct identity *b)
            a->lines == b->lines && a->first_line == b->first_line;
 }
 
+/* One that is too large, or for which others have left no room, is not read: the function's first
+ * line will do. The first one of a resolution finds room. */
 static int read_table(struct codes *c, uint64_t address, uint8_t **ret, size_t *ret_len)
 {
     const struct python_offsets *o = c->offsets;
@@ -172,8 +174,8 @@ static int read_table(struct codes *c, uint64_t address, uint8_t **ret, size_t *
     if (memory_read(c->reader, address, head, o->bytes_bytes) < 0)
         return -EFAULT;
     uint64_t len = get64(head + o->bytes_length);
-    if (len > TABLE_MAX)
-        len = 0; /* the function's first line will do */
+    if (len > TABLE_MAX || c->bytes + len > c->max + TABLE_MAX)
+        len = 0;
     _cleanup_(freep) uint8_t *bytes = xcalloc(len + 1, 1);
     if (len && memory_read(c->reader, address + o->bytes_bytes, bytes, len) < 0)
         return -EFAULT;
