@@ -93,16 +93,17 @@ int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t
 /* What is remembered of one thread from look to look, so that its stack takes one system call. */
 #define STACK_CHUNKS_MAX 64
 #define STACK_WINDOW_MAX 4096
-#define STACK_TOPS       8
-#define STACK_NEAR       4 /* frames that are read between two readings of the pointer */
+#define STACK_TOPS       16
+#define STACK_CALLERS    2
+#define STACK_NEAR       8 /* frames that are read between two readings of the pointer */
 struct stack_chunk {
     uint64_t address;
     uint32_t size, used; /* bytes; used: as far as frames were seen, and some more */
     uint32_t at;         /* where its copy begins */
 };
 struct stack_top {
-    uint64_t frame;  /* was the innermost one of late */
-    uint64_t caller; /* 0: not known */
+    uint64_t frame;                  /* was the innermost one of late */
+    uint64_t callers[STACK_CALLERS]; /* the last one first; 0: not known */
 };
 struct stack_memory {
     struct stack_chunk chunks[STACK_CHUNKS_MAX]; /* newest first */

@@ -8,15 +8,16 @@
  * of those that it was of late: where two readings in a row lead to the one between them, it was
  * the innermost just then. Its callers are read before and behind. */
 #include <errno.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "sample/stack.h"
 
 #define ATTEMPTS    24
-#define LAST_RESORT 8  /* attempts after which what may be wrong is better than nothing */
+#define LAST_RESORT 16 /* attempts after which what may be wrong is better than nothing */
 #define ROOT_SEEN   8  /* times in a row */
 #define ALONE_LOOKS 8  /* in a row */
-#define SPARE       12 /* frames of earlier looks that are kept in view */
+#define SPARE       20 /* frames of earlier looks that are kept in view */
 #define WINDOW      64 /* of the innermost ones, in which they are looked for */
 
 static size_t add_spare(const struct stack_memory *m, const uint64_t *objects, size_t n,
@@ -81,7 +82,9 @@ static void see_top(struct stack_memory *m, uint64_t frame)
     size_t i = 0;
     while (i < m->n_tops && m->tops[i].frame != frame)
         i++;
-    struct stack_top top = {.frame = frame, .caller = i < m->n_tops ? m->tops[i].caller : 0};
+    struct stack_top top = {.frame = frame};
+    if (i < m->n_tops)
+        top = m->tops[i];
     if (i == m->n_tops && m->n_tops < STACK_TOPS)
         m->n_tops++;
     i = i < STACK_TOPS ? i : STACK_TOPS - 1;
@@ -89,11 +92,15 @@ static void see_top(struct stack_memory *m, uint64_t frame)
     m->tops[0] = top;
 }
 
-static void see_caller(const struct stack_reader *r, struct stack_memory *m)
+static void see_caller(struct stack_memory *m, uint64_t frame, uint64_t caller)
 {
-    for (size_t i = 0; i < m->n_tops; i++)
-        if (r->depth && m->tops[i].frame == r->frames[0].address)
-            m->tops[i].caller = r->depth > 1 ? r->frames[1].address : 0;
+    for (size_t i = 0; i < m->n_tops; i++) {
+        uint64_t *callers = m->tops[i].callers;
+        if (m->tops[i].frame != frame || callers[0] == caller)
+            continue;
+        memmove(callers + 1, callers, (STACK_CALLERS - 1) * sizeof(*callers));
+        callers[0] = caller;
+    }
 }
 
 /* The innermost frame, where the pointer led to just behind and, where one of the near pieces was
@@ -120,8 +127,8 @@ static int find_innermost(struct stack_walk *w, uint64_t *ret, uint64_t *ret_aft
         if (r->near[i].frame != frames[i] || frames[i] != frames[i + 1])
             continue;
         *ret = frames[i];
-        w->innermost = r->copy + 2 * r->half + 2 * i * r->offsets->frame_head;
-        w->caller = r->near[i].caller;
+        w->innermost = r->copy + 2 * r->half + i * (STACK_CALLERS + 1) * r->offsets->frame_head;
+        w->callers = r->near[i].callers;
         return FOUND;
     }
     return always || w->any || stack_tells_calls(r->offsets) ? FOUND : AGAIN;
@@ -137,6 +144,17 @@ static int settle(struct stack_walk *w, uint64_t top, uint64_t after)
         return AGAIN;
     int e = stack_find_callee(w, after, &callee);
     return e == FOUND && callee != first ? stack_follow(w, callee) : e;
+}
+
+/* While the innermost frame stays, so do all of its callers. */
+static bool still_there(struct stack_reader *r, const struct stack_memory *m, uint64_t thread,
+                        uint64_t top)
+{
+    uint64_t now = 0;
+    r->n_cells = 0;
+    int e = stack_add_cells(r, m, thread);
+    int last = memory_batch_read(r->reader, &r->batch);
+    return e == 0 && last == 0 && stack_innermost(r, m, &r->cells[0], &now) && now == top;
 }
 
 /* One copy and one way through it. 0, AGAIN, or -errno. */
@@ -165,14 +183,17 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     bool near = !top || w.innermost || (r->offsets->thread_chunk && chunk == m->n_chunks) ||
                 chunk == m->near_chunk;
     e = stack_follow(&w, top);
+    if (w.innermost)
+        see_caller(m, top, stack_get64(w.innermost + r->offsets->frame_previous));
     if (e == FOUND && stack_tells_calls(r->offsets) && !w.late)
         e = settle(&w, top, after);
     if (chunk < m->n_chunks)
         m->near_chunk = chunk;
     if (e == FOUND) {
-        see_caller(r, m);
         keep_objects(m, r->objects, w.n_objects);
         keep_chunks(m, w.used);
+        if (w.late && !last_resort && still_there(r, m, thread, top))
+            return 0;
         return w.late || !(near || w.any) ? AGAIN : 0; /* next time it is in the copies, and near */
     }
     if (w.late)

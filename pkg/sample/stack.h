@@ -49,8 +49,8 @@ struct stack_walk {
     uint64_t thread;
     bool last_resort;         /* it has failed often */
     bool any;                 /* callers may be other ones in the first copy */
-    const uint8_t *innermost; /* its bytes, and behind them its caller's; NULL: not known yet */
-    uint64_t caller;          /* 0: not among them */
+    const uint8_t *innermost; /* its bytes, and behind them those of its callers of late; NULL */
+    const uint64_t *callers;  /* which ones */
     uint64_t *objects;        /* addresses of the frames outside of chunks, as they come */
     size_t n_objects;
     uint32_t used[STACK_CHUNKS_MAX]; /* bytes of chunks up to the last frame and some more */

@@ -150,10 +150,11 @@ static int add_near(struct stack_reader *r, const struct stack_memory *m, uint64
     r->n_cells = r->n_near = 0;
     int e = stack_add_cells(r, m, thread);
     for (size_t i = 0; e == 0 && i < m->n_tops && i < wanted; i++) {
-        uint8_t *to = r->copy + 2 * r->half + 2 * i * head;
+        uint8_t *to = r->copy + 2 * r->half + i * (STACK_CALLERS + 1) * head;
         r->near[r->n_near++] = m->tops[i];
-        if (m->tops[i].caller)
-            e = add(r, m->tops[i].caller, to + head, head);
+        for (size_t k = 0; e == 0 && k < STACK_CALLERS; k++)
+            if (m->tops[i].callers[k])
+                e = add(r, m->tops[i].callers[k], to + (k + 1) * head, head);
         if (e == 0)
             e = add(r, m->tops[i].frame, to, head);
         if (e == 0)
@@ -191,7 +192,7 @@ static int add_all(struct stack_reader *r, struct stack_memory *m, uint64_t thre
     if (need > COPY_MAX)
         return -E2BIG;
     r->half = need;
-    r->codes = 2 * need + 2 * STACK_NEAR * o->frame_head;
+    r->codes = 2 * need + STACK_NEAR * (STACK_CALLERS + 1) * o->frame_head;
     r->n_codes = m->codes.n;
     make_room(r, r->codes + r->n_codes * o->code_head);
     r->prepared = NULL;
@@ -219,7 +220,7 @@ static bool knows(const struct stack_reader *r, const struct stack_memory *m)
 
 bool stack_prepare(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
-    size_t near = 2 * ARRAY_SIZE(r->cells) + 2 * STACK_NEAR + 1;
+    size_t near = 2 * ARRAY_SIZE(r->cells) + (STACK_CALLERS + 1) * STACK_NEAR + 1;
     size_t pieces = 2 * (m->n_objects + m->n_chunks) + near + m->codes.n;
     if (!knows(r, m) || pieces > MEMORY_PIECES_MAX / 2 || add_all(r, m, thread) < 0)
         return false;

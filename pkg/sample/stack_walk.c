@@ -194,6 +194,17 @@ static bool is_called_by_python(const struct python_offsets *o, const uint8_t *f
            !(o->frame_entry && frame[o->frame_entry]);
 }
 
+/* AGAIN: next time it is read near its callee. */
+static int bytes_of_near_caller(struct stack_walk *w, uint64_t frame, const uint8_t **ret)
+{
+    for (size_t i = 0; i < STACK_CALLERS; i++)
+        if (w->callers[i] == frame) {
+            *ret = w->innermost + (i + 1) * w->r->offsets->frame_head;
+            return FOUND;
+        }
+    return w->any ? bytes_of_object(w, frame, ret) : AGAIN;
+}
+
 /* A frame that seems to be called by one whose own code runs is left over from before: that one is
  * the innermost. It shows within one copy, however often the stack was the same at its readings. */
 int stack_follow(struct stack_walk *w, uint64_t frame)
@@ -212,8 +223,8 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
         int e = FOUND;
         if (steps == 0 && w->innermost)
             bytes = w->innermost;
-        else if (steps == 1 && w->innermost && frame == w->caller)
-            bytes = w->innermost + o->frame_head;
+        else if (steps == 1 && w->innermost)
+            e = bytes_of_near_caller(w, frame, &bytes);
         else
             e = chunk < w->m->n_chunks ? bytes_in_chunk(w, chunk, frame, &bytes)
                                        : bytes_of_object(w, frame, &bytes);
