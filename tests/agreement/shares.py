@@ -27,6 +27,7 @@ class Shares:
 
 
 KINDS = ("own", "total", "line", "call")
+FUNCTIONS_AND_LINES = KINDS[:3]
 
 
 def shares(text):
@@ -71,13 +72,13 @@ class Bounds:
     samples: int  # fewer say nothing
 
 
-def disagreements(ours, theirs, bounds):
+def disagreements(ours, theirs, bounds, kinds=KINDS):
     """What is wrong, as sentences."""
     found = []
     for who, s in (("pyspy-runner", ours), ("py-spy", theirs)):
         if s.samples < bounds.samples:
             found.append(f"{who}: {s.samples} samples say too little")
-    for kind in KINDS:
+    for kind in kinds:
         difference, name = worst(ours, theirs, kind)
         if difference > bounds.points:
             a, b = (getattr(s, kind).get(name, 0) * 100 for s in (ours, theirs))

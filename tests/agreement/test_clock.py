@@ -14,7 +14,13 @@ from shares import shares
 RATE = 500
 POINTS = 3
 TORN = 0.1  # percent
-ERRORS = 5  # percent of the looks
+ERRORS = 2  # percent of the looks
+
+# Below 3.11 each frame is read for itself, in some 0.3 us: a recursion that goes 150 frames up and
+# down in less time than that takes is mostly lost, and what takes less than 1 us is seen too
+# rarely. It is no worse than this, in points and in percent of the looks.
+POINTS_BY_FRAME = 25
+ERRORS_BY_FRAME = 25
 PARTS = ("recurse", "alternate", "generate", "delegate", "catch")
 
 
@@ -40,30 +46,32 @@ def share_of(sampled, part):
     return sum(s for f, s in sampled.total.items() if re.match(rf"(\w+\.)*{part} \(", f)) * 100
 
 
-def wrong(sampled, spent, looks):
+def wrong(sampled, spent, looks, most_points, most_errors):
     """The largest difference in points, percent of torn stacks, and what is too much."""
     whole = sum(spent.values())
     found, points = [], 0
     for part in PARTS:
         ours, kept = share_of(sampled, part), spent[part] / whole * 100
         points = max(points, abs(ours - kept))
-        if abs(ours - kept) > POINTS:
+        if abs(ours - kept) > most_points:
             found.append(f"{part}: {ours:.1f} %, by its clock {kept:.1f} %")
     torn = sum(s for f, s in sampled.roots.items() if not f.startswith("<module> ")) * 100
     if torn > TORN:
         found.append(f"{torn:.2f} % of the stacks do not begin where the program does")
-    if looks.errors * 100 > ERRORS * looks.number:
+    if looks.errors * 100 > most_errors * looks.number:
         found.append(str(looks))
     return points, torn, found
 
 
 def test_clock(tools, python, tmp_path, table, pytestconfig):
     seconds = 10 if pytestconfig.getoption("--full") else 4
+    by_frame = python.version < (3, 11)
+    bounds = (POINTS_BY_FRAME, ERRORS_BY_FRAME) if by_frame else (POINTS, ERRORS)
     rounds, found = Rounds(), [""]
     while found and rounds.wanted():
         text, spent, looks = rounds.add(*measure(tools, python, tmp_path, seconds))
         sampled = shares(text)
-        points, torn, found = wrong(sampled, spent, looks)
+        points, torn, found = wrong(sampled, spent, looks, *bounds)
     table.append(
         f"{python.name:8} {'clock':14} {points:4.1f} points of its own clock"
         f"  {sampled.samples} samples  torn {torn:.2f} %  {looks}"
