@@ -294,6 +294,8 @@ static uint64_t callee_in_chunk(const struct stack_walk *w, uint64_t caller, con
         memcpy(&top, bytes + o->frame_stack_top, sizeof(top));
         end = caller - c->address + o->frame_head + UINT64_C(8) * top;
     }
+    if (end > c->used)
+        return 0;
     for (uint64_t at = end; at < end + CALLEE_DISTANCE && at + o->frame_head <= c->used; at += 8)
         if (stack_get64(chunk + at + o->frame_previous) == caller &&
             is_called_by_python(o, chunk + at) && !has_returned(o, chunk + at))
@@ -330,7 +332,8 @@ static int choose_callee(const struct stack_walk *w, uint64_t a, uint64_t b, uin
                          uint64_t *ret)
 {
     const struct python_offsets *o = w->r->offsets;
-    bool runs = a && runs_itself(o, bytes_near(w, a));
+    const uint8_t *bytes = a ? bytes_near(w, a) : NULL; /* NULL where chunks lie in one another */
+    bool runs = bytes && runs_itself(o, bytes);
     *ret = b ? b : a;
     if (a && b)
         return runs ? AGAIN : FOUND;
