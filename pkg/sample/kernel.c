@@ -27,6 +27,7 @@ struct kernel_thread {
     unsigned name_age;
     char name[17];
     const void *mark;
+    void *owner;
 };
 
 struct kernel {
@@ -226,6 +227,11 @@ struct str kernel_thread_name(struct kernel *k, struct kernel_thread *t)
 const void **kernel_thread_mark(struct kernel_thread *t)
 {
     return &t->mark;
+}
+
+void **kernel_thread_owner(struct kernel_thread *t)
+{
+    return &t->owner;
 }
 
 static void open_files(struct kernel *k, struct kernel_thread *t)

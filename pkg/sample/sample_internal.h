@@ -211,6 +211,7 @@ pid_t kernel_thread_id(const struct kernel_thread *t); /* as this /proc numbers 
 struct str kernel_thread_name(struct kernel *k, struct kernel_thread *t);
 /* Whatever is put there goes when the thread, or its name, does. */
 const void **kernel_thread_mark(struct kernel_thread *t);
+void **kernel_thread_owner(struct kernel_thread *t); /* the same for who matches threads */
 /* 'R', 'S', …; 0: gone. */
 char kernel_thread_state(struct kernel_thread *t);
 /* Once before the states of a look are asked for: finds out whether threads that slept when they

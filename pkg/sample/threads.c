@@ -105,6 +105,34 @@ static struct kernel_thread *match(struct threads *ts, struct thread *thread)
     return id > 0 ? kernel_find(ts->kernel, id) : NULL;
 }
 
+/* Up to 3.11 a state names the thread that made it until the new one has begun, which is then
+ * another's in the same interpreter. False: this is such a state. */
+static bool claim(struct thread *thread)
+{
+    void **owner = kernel_thread_owner(thread->kernel);
+    struct thread *other = *owner;
+    if (other && other != thread && other->interpreter == thread->interpreter) {
+        struct thread *newer = other->place < thread->place ? other : thread;
+        newer->kernel = NULL;
+        *owner = newer == other ? thread : other;
+        return false;
+    }
+    *owner = thread;
+    return true;
+}
+
+/* Whether all have a thread of their own. */
+static bool claim_all(struct threads *ts)
+{
+    bool all = true;
+    for (size_t i = 0; i < ts->n; i++)
+        if (ts->at[i]->kernel)
+            *kernel_thread_owner(ts->at[i]->kernel) = NULL;
+    for (size_t i = 0; i < ts->n; i++)
+        all = (!ts->at[i]->kernel || claim(ts->at[i])) && all;
+    return all;
+}
+
 static void match_threads(struct threads *ts)
 {
     bool missing = false;
@@ -122,7 +150,7 @@ static void match_threads(struct threads *ts)
             break;
         refresh_kernel(ts);
     }
-    if (missing)
+    if (!claim_all(ts) || missing)
         ts->refreshed_ms -= REFRESH_MS - KERNEL_MS; /* soon again */
 }
 
@@ -192,6 +220,7 @@ static int find_threads(struct threads *ts, size_t interpreter, uint64_t head)
         thread->pthread = pthread;
         thread->native = native;
         thread->interpreter = interpreter;
+        thread->place = steps;
         thread->found = true;
         at = next;
     }

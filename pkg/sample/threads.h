@@ -9,6 +9,7 @@ struct thread {
     uint64_t native; /* as the thread sees it; 0: not known yet */
     uint32_t status; /* as just read, of free-threaded builds */
     size_t interpreter;
+    size_t place; /* in its interpreter's list: the newest is the first */
     struct kernel_thread *kernel;
     struct stack_memory memory;
     bool found;

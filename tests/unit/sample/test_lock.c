@@ -110,8 +110,9 @@ static void test_beside_work(void **state)
               "    thread.join()\n",
               6000);
     expect("hold", s.hold, s.looks, 0, 0.03);
-    expect("work", s.work, s.looks, 0.3, 1);
+    expect("work", s.work, s.looks, 0.4, 1);
     expect("compute", s.compute, s.looks, 0.05, 0.6);
+    expect("either", s.compute + s.work, s.looks, 0.88, 1.12);
 }
 
 /* And a thread that Python does not know: it shuffles bytes until `hold` no longer waits for it. */
