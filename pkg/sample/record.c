@@ -18,7 +18,8 @@
 #define WATCHED_NS (NS / 100) /* in which no number of a process comes round */
 #define REST       9      /* times as long as it took rests what takes all the time that it may */
 #define ORDER_MAX  300000 /* samples whose order is kept */
-#define ROOTS_MAX  3      /* frames beside the stack's own: process, thread, task */
+#define ROOTS_MAX  4      /* frames beside the stack's own: process, thread, cut, task */
+#define DEPTH_MAX  (STACK_DEPTH_MAX - ROOTS_MAX) /* a profile drops the roots of what is deeper */
 
 /* A thread in the profile. */
 struct label {
@@ -41,7 +42,7 @@ struct record {
     struct label others;
     struct map *tasks; /* names seen; NULL: not wanted */
     size_t process_frames;
-    uint32_t frames[STACK_DEPTH_MAX + ROOTS_MAX];
+    uint32_t frames[STACK_DEPTH_MAX];
 };
 
 static int64_t system_now_ns(struct record_time *self)
@@ -177,7 +178,7 @@ static const struct label *label_of(struct record *r, const struct sample_thread
 static void on_stack(void *context, const struct sample_thread *t)
 {
     struct record *r = context;
-    size_t n = 0;
+    size_t n = 0, depth = t->depth < DEPTH_MAX ? t->depth : DEPTH_MAX;
     if (r->result.full)
         return;
     const struct label *label = label_of(r, t);
@@ -186,7 +187,9 @@ static void on_stack(void *context, const struct sample_thread *t)
         e = process_frame(r, r->now, &r->frames[n++]);
     if (e == 0 && r->options.threads)
         r->frames[n++] = label->frame;
-    for (size_t i = t->depth; e == 0 && i-- > 0;) {
+    if (e == 0 && (t->cut || depth < t->depth))
+        e = add_root(r, STR(RECORD_CUT), &r->frames[n++]);
+    for (size_t i = depth; e == 0 && i-- > 0;) {
         if (t->task.len && i == t->task_at)
             e = task_frame(r, t->task, &r->frames[n++]);
         if (e == 0)

@@ -17,6 +17,8 @@
  * of their own share "task Task-*" from the first on: they are numbered, so that a long run would
  * hold nothing but stacks seen once. */
 #define RECORD_TASKS_MAX 256
+/* Frame at the root of stacks that are too deep to be taken whole. */
+#define RECORD_CUT "(outer frames left out)"
 
 /* Time through a seam, so that a test can live through a day in a minute. */
 struct record_time {

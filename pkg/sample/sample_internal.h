@@ -146,8 +146,9 @@ struct stack_reader {
     size_t tail_len;
     const struct stack_memory *prepared; /* whose copy the batch's next reading makes */
     struct raw_frame frames[STACK_DEPTH_MAX];
-    uint64_t objects[STACK_DEPTH_MAX]; /* of the way through the copy */
+    uint64_t objects[STACK_DEPTH_MAX + 1]; /* of the way through the copy */
     size_t depth;
+    bool cut;       /* there are more, further out */
     bool suspended; /* the outermost frame is a generator's without a caller */
 };
 void stack_reader_finish(struct stack_reader *r);

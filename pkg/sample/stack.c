@@ -233,6 +233,8 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
         result = e == AGAIN ? -EAGAIN : e;
         if (result < 0)
             continue;
+        if (r->cut) /* the outermost frame is another one with each call */
+            return 0;
         uint64_t root = r->depth ? r->frames[r->depth - 1].address : 0;
         if (root != m->root || (r->depth && r->suspended)) {
             /* Another beginning than last time's must show several times in a row. */

@@ -141,7 +141,7 @@ static int bytes_of_object(struct stack_walk *w, uint64_t address, const uint8_t
     return memory_read(w->r->reader, address, w->single, head);
 }
 
-static int add_raw(struct stack_reader *r, uint64_t address, const uint8_t *bytes)
+static void add_raw(struct stack_reader *r, uint64_t address, const uint8_t *bytes)
 {
     const struct python_offsets *o = r->offsets;
     struct raw_frame f = {.address = address,
@@ -156,10 +156,7 @@ static int add_raw(struct stack_reader *r, uint64_t address, const uint8_t *byte
     bool generator = o->frame_owner ? bytes[o->frame_owner] == OWNER_GENERATOR
                                     : stack_get64(bytes + o->frame_generator) != 0;
     r->suspended = generator && !stack_get64(bytes + o->frame_previous);
-    if (r->depth == STACK_DEPTH_MAX)
-        return -E2BIG;
     r->frames[r->depth++] = f;
-    return 0;
 }
 
 /* A call notes how far the caller's stack reaches, and its end takes that away. Up to 3.13 that is
@@ -215,7 +212,7 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
     size_t steps = 0, next_mark = 1, last_chunk = SIZE_MAX;
     bool direct = false; /* the last frame was called by the one that comes now, not by C */
     r->depth = w->n_objects = 0;
-    w->left = w->from_c = false;
+    w->left = w->from_c = r->cut = false;
     w->callee = NULL;
     while (frame) {
         const uint8_t *bytes;
@@ -240,7 +237,7 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
         w->callee_at = object_copy(w, frame);
         direct = is_called_by_python(o, bytes);
         if (chunk == w->m->n_chunks) {
-            if (w->n_objects < STACK_DEPTH_MAX)
+            if (w->n_objects < ARRAY_SIZE(r->objects))
                 w->objects[w->n_objects++] = frame;
         } else {
             /* A stack: who calls lies below. */
@@ -250,11 +247,14 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
             last_chunk = chunk;
             last_in_chunk = frame;
         }
-        if (r->depth == 0 && has_returned(o, bytes))
+        if (r->depth == 0 && has_returned(o, bytes)) {
             w->left = true;
-        else if ((!o->frame_owner || bytes[o->frame_owner] < OWNER_SHIM) &&
-                 add_raw(r, frame, bytes) < 0)
-            return 0;
+        } else if (!o->frame_owner || bytes[o->frame_owner] < OWNER_SHIM) {
+            r->cut = r->depth == STACK_DEPTH_MAX;
+            if (r->cut)
+                return FOUND;
+            add_raw(r, frame, bytes);
+        }
         frame = stack_get64(bytes + o->frame_previous);
         /* Brent's way to notice that a list has no end. */
         if (frame && frame == mark)

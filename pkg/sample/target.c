@@ -198,6 +198,7 @@ static bool count_stack(struct target *t, struct thread *thread, struct sample_t
     if (read) {
         sample.frames = t->frames;
         sample.depth = t->stack.depth;
+        sample.cut = t->stack.cut;
         sample.task = task;
         sample.task_at = task_at;
         t->counts.stacks++;

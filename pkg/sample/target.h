@@ -38,6 +38,7 @@ struct sample_thread {
     bool asked;        /* whether the kernel said what `running` says */
     struct sample_frame *const *frames; /* innermost first */
     size_t depth;
+    bool cut;  /* there are more frames, further out than those */
     int error; /* why there are no frames, see sample_options.all: -EAGAIN, they kept changing;
                   -EFAULT, they lead nowhere; -ETIME, it was not its turn. 0: there are, or it is
                   not in Python code */

@@ -56,6 +56,8 @@ static void print_stack(const struct sample_thread *t)
             putchar('\n');
         }
     }
+    if (t->cut)
+        printf("    %s\n", RECORD_CUT);
 }
 
 static void print_unread(const struct dump *d, const struct sample_thread *t)

@@ -61,6 +61,8 @@ static void count(void *context, const struct sample_thread *t)
     top->stacks++;
     for (size_t i = 0; i < t->depth; i++)
         count_entry(top, t->frames[i]->function, t->frames[i]->file, i == 0);
+    if (t->cut)
+        count_entry(top, STR(RECORD_CUT), STR(""), false);
     if (t->task.len) {
         char text[TASK_BYTES];
         snprintf(text, sizeof(text), "task %.*s", STR_ARG(record_task_name(t->task)));
@@ -105,9 +107,12 @@ static int show(struct top *top, const struct host_arguments *a, int64_t looks, 
         printf("%5.1f  %5.1f  ", 100.0 * (double)e->self / (double)looks,
                100.0 * (double)e->total / (double)looks);
         host_print(stdout, e->function);
-        fputs(" (", stdout);
-        host_print(stdout, e->file);
-        puts(")");
+        if (e->file.len) {
+            fputs(" (", stdout);
+            host_print(stdout, e->file);
+            fputs(")", stdout);
+        }
+        putchar('\n');
     }
     if (isatty(STDOUT_FILENO))
         fputs("\033[?7h", stdout);

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "programs.h"
 
 static void test_output_that_takes_nothing(void **state)
@@ -80,11 +81,43 @@ static void test_tasks_that_do_not_show(void **state)
     program_kill(&target);
 }
 
+/* The middle of a stack is not shown as its beginning. */
+static void test_stacks_that_are_too_deep(void **state)
+{
+    (void)state;
+    struct program target, p;
+    if (!program_python(&target, "import sys\n"
+                                 "sys.setrecursionlimit(9000)\n"
+                                 "def deep(n):\n"
+                                 "    if n: deep(n - 1)\n"
+                                 "    print(1, flush=1)\n"
+                                 "    while True: pass\n"
+                                 "deep(7000)\n"))
+        skip();
+    assert_int_equal(program_finished("dump -p %p", target.pid, &p), 0);
+    assert_true(str_ends_with(buf_str(&p.text), STR("    deep (<string>:4)\n"
+                                                    "    (outer frames left out)\n")));
+    program_kill(&p);
+    int status = program_finished("record -t -s -F -d 2 -f raw -o - -p %p", target.pid, &p);
+    _cleanup_(freep) char *begins = xasprintf("process %d:", (int)target.pid);
+    if (status != 0 || !str_starts_with(buf_str(&p.text), str_of(begins)) ||
+        !strstr(buf_cstr(&p.text), ");(outer frames left out);deep (<string>:3);"))
+        fail_msg("status %d: %.300s%s", status, buf_cstr(&p.text), buf_cstr(&p.complaints));
+    program_kill(&p);
+    program_run(&p, "top -p %p", target.pid);
+    while (p.out >= 0 && !strstr(buf_cstr(&p.text), "  0.0  100.0  (outer frames left out)\n"))
+        program_take(&p.out, &p.text);
+    assert_true(p.out >= 0);
+    program_kill(&p);
+    program_kill(&target);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_output_that_takes_nothing),
         cmocka_unit_test(test_tasks_that_do_not_show),
+        cmocka_unit_test(test_stacks_that_are_too_deep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -137,6 +137,60 @@ static void test_idle_and_deep(void **state)
     child_end(&c);
 }
 
+struct depths {
+    size_t whole, cut, wrong;
+};
+
+static void see_depth(void *context, const struct sample_thread *t)
+{
+    struct depths *d = context;
+    bool whole = str_is(t->frames[t->depth - 1]->function, "<module>");
+    if (t->cut ? t->depth != STACK_DEPTH_MAX : !whole)
+        d->wrong++;
+    else if (t->cut)
+        d->cut++;
+    else
+        d->whole++;
+}
+
+/* As deep as is read to the frame, one more, thousands more, and that deep now and then. */
+static void test_too_deep(void **state)
+{
+    (void)state;
+    static const struct {
+        int depth, more;
+        bool whole, cut;
+    } rows[] = {{4094, 0, true, false},
+                {4095, 0, false, true},
+                {7000, 9, false, true},
+                {4085, 8, true, false}};
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        _cleanup_(freep) char *program = xasprintf("import sys, time\n"
+                                                   "sys.setrecursionlimit(20000)\n"
+                                                   "def more(n):\n"
+                                                   "    sum(range(9999))\n"
+                                                   "    if n: more(n - 1)\n"
+                                                   "def deep(n):\n"
+                                                   "    if n: deep(n - 1)\n"
+                                                   "    print('ready', flush=1)\n"
+                                                   "    while %d: more(%d)\n"
+                                                   "    time.sleep(1000)\n"
+                                                   "deep(%d)\n",
+                                                   rows[i].more, rows[i].more, rows[i].depth);
+        struct child c = child_start(python, program);
+        struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+        struct depths d = {0};
+        int64_t until = memory_now_ms() + PATIENCE_MS;
+        while (d.whole + d.cut < 3 && memory_now_ms() < until)
+            assert_int_equal(target_look(t, see_depth, &d, NULL), 0);
+        if (d.wrong || (d.whole > 0) != rows[i].whole || (d.cut > 0) != rows[i].cut)
+            fail_msg("%s, %d: %zu whole, %zu cut, %zu wrong, %lld errors", python, rows[i].depth,
+                     d.whole, d.cut, d.wrong, (long long)target_counts(t).errors);
+        target_close(t);
+        child_end(&c);
+    }
+}
+
 /* One thread spins, thirty sleep: the sleepers get no samples. With gil only the spinning one. */
 static void test_threads(void **state)
 {
@@ -310,7 +364,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_stack),      cmocka_unit_test(test_idle_and_deep),
         cmocka_unit_test(test_threads),    cmocka_unit_test(test_ends),
         cmocka_unit_test(test_not_python), cmocka_unit_test(test_children),
-        cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_busy),       cmocka_unit_test(test_too_deep),
     };
     int r = cmocka_run_group_tests(tests, NULL, NULL);
     free(python);
