@@ -7,7 +7,6 @@
 #include "base/alloc.h"
 #include "base/arena.h"
 #include "base/map.h"
-#include "base/random.h"
 #include "proc/proc.h"
 #include "sample/record_internal.h"
 
@@ -61,7 +60,7 @@ static void system_sleep_until(struct record_time *self, int64_t ns, struct poll
     ppoll(fds, n, &ts, NULL);
 }
 
-static struct record_time system_time = {system_now_ns, system_sleep_until};
+struct record_time record_time_system = {system_now_ns, system_sleep_until};
 
 static int64_t now_ns(const struct record *r)
 {
@@ -208,7 +207,7 @@ static struct record *new_record(const struct record_options *options, struct pr
     struct record *r = xcalloc(1, sizeof(*r));
     r->options = *options;
     if (!r->options.time)
-        r->options.time = &system_time;
+        r->options.time = &record_time_system;
     r->profile = profile;
     r->arena = arena_create(0);
     r->labels = map_create();
@@ -323,10 +322,9 @@ static void look_at_all(struct record *r, int64_t end)
         processes_drop_gone(ps);
 }
 
-/* Looks are independent of one another: the gaps of a Poisson process. */
-static int64_t gap_ns(struct record *r)
+int64_t record_gap_ns(struct random_source *random, int64_t rate)
 {
-    return (int64_t)(random_exponential(&r->random.source) * (double)NS / (double)r->options.rate);
+    return (int64_t)(random_exponential(random) * (double)NS / (double)rate);
 }
 
 /* What is late asks who has ended all the same. */
@@ -356,7 +354,7 @@ void record_run(struct record *r)
     int64_t interval = NS / r->options.rate;
     struct slices slices = slices_shorten();
     while (processes_alive(&r->processes) && !atomic_load(&r->stop) && !r->result.full) {
-        next += gap_ns(r);
+        next += record_gap_ns(&r->random.source, r->options.rate);
         if (next >= end) {
             nap_until(r, end);
             break;

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdatomic.h>
 
+#include "base/random.h"
 #include "profile/profile.h"
 #include "sample/target.h"
 
@@ -26,6 +27,12 @@ struct record_time {
     /* Sleeps, but not beyond the moment at which one of the descriptors is ready. */
     void (*sleep_until)(struct record_time *self, int64_t ns, struct pollfd *fds, size_t n);
 };
+
+extern struct record_time record_time_system;
+
+/* Until the next look, of rate a second. Looks are independent of one another: the gaps of a
+ * Poisson process. */
+int64_t record_gap_ns(struct random_source *random, int64_t rate);
 
 struct record_options {
     int64_t rate;        /* looks a second, 1 to 1000 */

@@ -4,13 +4,14 @@
 
 #include "base/alloc.h"
 #include "base/arena.h"
-#include "base/clock.h"
 #include "base/map.h"
 #include "runner/host/host.h"
 
 #define LINES       30
 #define LINES_ABOVE 3
 #define ENTRIES_MAX 65536
+#define SECOND_NS   INT64_C(1000000000)
+#define NAP_NS      (SECOND_NS / 10)
 #define TASK_BYTES  2048 /* of a task's name */
 
 /* Functions by samples of the last second. */
@@ -130,19 +131,33 @@ static void end(int signal_number)
     ended = 1;
 }
 
+/* In naps: a signal may come just before one of them. */
+static void sleep_until(struct record_time *time, int64_t ns)
+{
+    for (int64_t now; !ended && (now = time->now_ns(time)) < ns;)
+        time->sleep_until(time, ns - now > NAP_NS ? now + NAP_NS : ns, NULL, 0);
+}
+
 static int run(struct target *t, struct top *top, const struct host_arguments *a, struct err *err)
 {
-    int64_t looks = 0, errors = 0, shown = clock_monotonic_ms(&clock_system);
+    struct record_time *time = a->options.time ? a->options.time : &record_time_system;
+    struct random_seeded random;
+    random_seed(&random, a->options.seed ? a->options.seed : random_u64(&random_system));
+    int64_t looks = 0, errors = 0, shown = time->now_ns(time), next = shown;
     while (!ended) {
-        usleep((useconds_t)(1000000 / a->options.rate));
+        /* What is late is not made up for. */
+        do {
+            next += record_gap_ns(&random.source, a->options.rate);
+        } while (next < time->now_ns(time) - SECOND_NS / a->options.rate);
+        sleep_until(time, next);
         if (ended)
             break;
         int r = target_look(t, count, top, err);
         if (r < 0)
             return r;
         looks++;
-        int64_t now = clock_monotonic_ms(&clock_system);
-        if (now - shown >= 1000) {
+        int64_t now = time->now_ns(time);
+        if (now - shown >= SECOND_NS) {
             int64_t all = target_counts(t).errors;
             r = show(top, a, looks, all - errors, err);
             if (r < 0)

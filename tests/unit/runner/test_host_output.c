@@ -4,11 +4,14 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "programs.h"
+#include "runner/host/host.h"
 
 static void test_output_that_takes_nothing(void **state)
 {
@@ -112,12 +115,75 @@ static void test_stacks_that_are_too_deep(void **state)
     program_kill(&target);
 }
 
+#define GAPS 2000
+
+struct clock {
+    struct record_time time;
+    int64_t ns, gaps[GAPS];
+    size_t n;
+};
+
+static int64_t fake_now(struct record_time *self)
+{
+    return ((struct clock *)self)->ns;
+}
+
+/* Passes at once. The last one is ended as a person ends it. */
+static void fake_sleep(struct record_time *self, int64_t ns, struct pollfd *fds, size_t n)
+{
+    (void)fds, (void)n;
+    struct clock *c = (struct clock *)self;
+    c->gaps[c->n++] = ns - c->ns;
+    c->ns = ns;
+    if (c->n == GAPS)
+        raise(SIGINT);
+}
+
+/* Of exponential gaps 39 % are shorter than half the mean, 14 % longer than twice. */
+static int top_by_chance(pid_t pid)
+{
+    static struct clock clock = {{fake_now, fake_sleep}, .ns = 1};
+    struct host_arguments a = {.pid = pid,
+                               .options = {.rate = 1000, .time = &clock.time, .seed = 4711}};
+    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (!freopen("/dev/null", "w", stdout) || host_top(proc, &a, NULL) < 0 || clock.n != GAPS)
+        return 1;
+    size_t brief = 0, lengthy = 0;
+    for (size_t i = 0; i < GAPS; i++) {
+        brief += clock.gaps[i] < 500000;
+        lengthy += clock.gaps[i] > 2000000;
+    }
+    bool chance = brief > GAPS * 35 / 100 && brief < GAPS * 44 / 100 && lengthy > GAPS * 10 / 100 &&
+                  lengthy < GAPS * 17 / 100 && clock.ns > 1800000000 && clock.ns < 2200000000;
+    if (!chance)
+        fprintf(stderr, "%zu brief gaps, %zu lengthy ones of %d, in %lld ms\n", brief, lengthy,
+                GAPS, (long long)clock.ns / 1000000);
+    return chance ? 0 : 2;
+}
+
+/* What the program does in a rhythm is neither preferred nor missed. */
+static void test_top_looks_at_random(void **state)
+{
+    (void)state;
+    struct program target;
+    if (!program_python(&target, SPIN))
+        skip();
+    int status;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(top_by_chance(target.pid));
+    waitpid(child, &status, 0);
+    program_kill(&target);
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_output_that_takes_nothing),
         cmocka_unit_test(test_tasks_that_do_not_show),
         cmocka_unit_test(test_stacks_that_are_too_deep),
+        cmocka_unit_test(test_top_looks_at_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
