@@ -85,7 +85,7 @@ struct code_set {
 /* Frames from raw ones, innermost first in both. max: bytes that may be kept; what is kept beyond
  * it is forgotten at the next call. heads: as just read of the first n_heads of `set`, which then
  * holds those of this stack. 0, or -1 when one of them is none (torn), or when the stack alone
- * takes more than twice that. */
+ * takes more than twice that. NULL in `ret`: a frame that is not to be shown. */
 int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t max,
                   struct code_set *set, const uint8_t *heads, size_t n_heads,
                   struct sample_frame **ret);

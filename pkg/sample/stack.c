@@ -14,7 +14,7 @@
 #include "sample/stack.h"
 
 #define ATTEMPTS    24
-#define LAST_RESORT 16 /* attempts after which what may be wrong is better than nothing */
+#define LAST_RESORT 12 /* attempts after which less than all is better than nothing */
 #define ROOT_SEEN   8  /* times in a row */
 #define ALONE_LOOKS 8  /* in a row */
 #define SPARE       20 /* frames of earlier looks that are kept in view */
@@ -131,7 +131,7 @@ static int find_innermost(struct stack_walk *w, uint64_t *ret, uint64_t *ret_aft
         w->callers = r->near[i].callers;
         return FOUND;
     }
-    return always || w->any || stack_tells_calls(r->offsets) ? FOUND : AGAIN;
+    return always || w->last_resort || stack_tells_calls(r->offsets) ? FOUND : AGAIN;
 }
 
 /* From 3.11 on: the innermost frame may have called another one before the chunk was copied. One
@@ -174,7 +174,7 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
                            .m = m,
                            .thread = thread,
                            .last_resort = last_resort,
-                           .any = last_resort && !r->offsets->thread_chunk,
+                           .only_certain = last_resort && !r->offsets->thread_chunk,
                            .objects = r->objects};
     e = find_innermost(&w, &top, &after);
     if (e != FOUND)
@@ -182,6 +182,7 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     size_t chunk = stack_chunk_of(m, top);
     bool near = !top || w.innermost || (r->offsets->thread_chunk && chunk == m->n_chunks) ||
                 chunk == m->near_chunk;
+    w.stayed = top == after;
     e = stack_follow(&w, top);
     if (w.innermost)
         see_caller(m, top, stack_get64(w.innermost + r->offsets->frame_previous));
@@ -194,7 +195,9 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
         keep_chunks(m, w.used);
         if (w.late && !last_resort && still_there(r, m, thread, top))
             return 0;
-        return w.late || !(near || w.any) ? AGAIN : 0; /* next time it is in the copies, and near */
+        if (w.only_certain)
+            return r->depth || !top ? 0 : AGAIN;
+        return w.late || !near ? AGAIN : 0; /* next time it is among the copies */
     }
     if (w.late)
         keep_late(m, r->objects, w.n_objects);
@@ -225,7 +228,7 @@ static bool is_torn(const struct stack_reader *r, struct stack_memory *m)
 int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
-    int seen = 0, result = -EAGAIN;
+    int seen = 0, cuts = 0, result = -EAGAIN;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         int e = try_once(r, m, thread, attempt >= LAST_RESORT);
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
@@ -233,14 +236,16 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
         result = e == AGAIN ? -EAGAIN : e;
         if (result < 0)
             continue;
-        if (r->cut) /* the outermost frame is another one with each call */
+        if (r->cut && cuts++ > 0) /* the outermost frame is another one with each call */
             return 0;
+        result = -EAGAIN;
+        if (r->cut)
+            continue;
         uint64_t root = r->depth ? r->frames[r->depth - 1].address : 0;
         if (root != m->root || (r->depth && r->suspended)) {
             /* Another beginning than last time's must show several times in a row. */
             seen = root == candidate ? seen + 1 : 1;
             candidate = root;
-            result = -EAGAIN;
             if (seen < ROOT_SEEN)
                 continue;
             if (is_torn(r, m))

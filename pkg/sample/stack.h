@@ -48,7 +48,8 @@ struct stack_walk {
     struct stack_memory *m;
     uint64_t thread;
     bool last_resort;         /* it has failed often */
-    bool any;                 /* callers may be other ones in the first copy */
+    bool only_certain;        /* so leave out what lies above a frame that did not stand */
+    bool stayed;              /* the pointer to the innermost frame, while the chunk was copied */
     const uint8_t *innermost; /* its bytes, and behind them those of its callers of late; NULL */
     const uint64_t *callers;  /* which ones */
     uint64_t *objects;        /* addresses of the frames outside of chunks, as they come */
@@ -58,6 +59,7 @@ struct stack_walk {
     bool left;                       /* frames were left over, with which the way had begun */
     bool from_c;                     /* C code called the innermost frame */
     /* Within the way. */
+    bool certain;          /* this frame stood in both copies */
     size_t cursor;         /* where the next object is expected */
     const uint8_t *callee; /* the frame before; NULL: none */
     size_t callee_at;      /* where it is in the first copy, as an object */

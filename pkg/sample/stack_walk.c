@@ -17,10 +17,16 @@ static bool is_same(const struct python_offsets *o, const uint8_t *a, const uint
     return first || memcmp(a + o->frame_instruction, b + o->frame_instruction, n) == 0;
 }
 
+/* Before 3.11. */
+static bool runs_or_calls(const struct python_offsets *o, const uint8_t *frame)
+{
+    return frame[o->frame_state] == (o->minor < 10);
+}
+
 /* The callee, as one of the copies shows it: already, or still, called by the same frame. */
 static bool is_live(const struct python_offsets *o, const uint8_t *callee, const uint8_t *copy)
 {
-    return is_same(o, callee, copy, true) && copy[o->frame_state] == (o->minor < 10);
+    return is_same(o, callee, copy, true) && runs_or_calls(o, copy);
 }
 
 /* Before 3.11, a frame that was called before the copies were made has its caller's line from the
@@ -68,7 +74,7 @@ static int bytes_of_changed(struct stack_walk *w, const uint8_t *first, const ui
     /* A generator that was the innermost frame has a caller, if not before or behind. */
     if (!stack_get64(second + o->frame_previous))
         *ret = first;
-    return stack_get64(*ret + o->frame_previous) &&
+    return stack_get64(*ret + o->frame_previous) && (*ret)[o->frame_owner] == OWNER_GENERATOR &&
                    stack_get64(first + o->frame_code) == stack_get64(second + o->frame_code)
                ? FOUND
                : AGAIN;
@@ -79,7 +85,12 @@ static int bytes_in_copy(struct stack_walk *w, size_t at, const uint8_t **ret)
     const struct python_offsets *o = w->r->offsets;
     const uint8_t *first = w->r->copy + at, *second = first + w->r->half;
     *ret = second;
-    if (w->any || is_same(o, first, second, !w->callee))
+    if (w->only_certain) {
+        w->certain =
+            is_same(o, first, second, false) && runs_or_calls(o, first) && runs_or_calls(o, second);
+        return FOUND;
+    }
+    if (is_same(o, first, second, !w->callee))
         return FOUND;
     if (o->thread_chunk)
         return bytes_of_changed(w, first, second, ret);
@@ -137,6 +148,7 @@ static int bytes_of_object(struct stack_walk *w, uint64_t address, const uint8_t
     if (head > sizeof(w->single))
         return -EFAULT;
     w->late = true;
+    w->certain = !w->only_certain;
     *ret = (const uint8_t *)w->single;
     return memory_read(w->r->reader, address, w->single, head);
 }
@@ -199,11 +211,14 @@ static int bytes_of_near_caller(struct stack_walk *w, uint64_t frame, const uint
             *ret = w->innermost + (i + 1) * w->r->offsets->frame_head;
             return FOUND;
         }
-    return w->any ? bytes_of_object(w, frame, ret) : AGAIN;
+    return w->only_certain ? bytes_of_object(w, frame, ret) : AGAIN;
 }
 
 /* A frame that seems to be called by one whose own code runs is left over from before: that one is
- * the innermost. It shows within one copy, however often the stack was the same at its readings. */
+ * the innermost. It shows within one copy, however often the stack was the same at its readings.
+ * But throw() links a generator that delegates to its caller as if that had called it, while it
+ * runs C code: so it is where the innermost frame was there all the time, and says itself that it
+ * runs; or where it looks so again and again. */
 int stack_follow(struct stack_walk *w, uint64_t frame)
 {
     struct stack_reader *r = w->r;
@@ -211,6 +226,7 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
     uint64_t mark = 0, last_in_chunk = 0;
     size_t steps = 0, next_mark = 1, last_chunk = SIZE_MAX;
     bool direct = false; /* the last frame was called by the one that comes now, not by C */
+    bool runs = false;   /* the first one */
     r->depth = w->n_objects = 0;
     w->left = w->from_c = r->cut = false;
     w->callee = NULL;
@@ -218,6 +234,7 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
         const uint8_t *bytes;
         size_t chunk = stack_chunk_of(w->m, frame);
         int e = FOUND;
+        w->certain = true;
         if (steps == 0 && w->innermost)
             bytes = w->innermost;
         else if (steps == 1 && w->innermost)
@@ -229,12 +246,18 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
             return e;
         if (steps == 1)
             w->from_c = !direct || bytes[o->frame_owner] >= OWNER_SHIM;
+        if (steps == 0)
+            runs = runs_itself(o, bytes) && chunk == w->m->near_chunk;
         if (direct && runs_itself(o, bytes)) {
-            r->depth = 0;
-            w->left = true;
+            if (!w->stayed || w->callee[o->frame_owner] != OWNER_GENERATOR) {
+                r->depth = 0;
+                w->left = true;
+            } else if (!runs && !w->last_resort) {
+                return AGAIN;
+            }
         }
         w->callee = bytes;
-        w->callee_at = object_copy(w, frame);
+        w->callee_at = o->thread_chunk ? STACK_NOWHERE : object_copy(w, frame);
         direct = is_called_by_python(o, bytes);
         if (chunk == w->m->n_chunks) {
             if (w->n_objects < ARRAY_SIZE(r->objects))
@@ -247,7 +270,9 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
             last_chunk = chunk;
             last_in_chunk = frame;
         }
-        if (r->depth == 0 && has_returned(o, bytes)) {
+        if (!w->certain) {
+            r->depth = 0;
+        } else if (r->depth == 0 && has_returned(o, bytes)) {
             w->left = true;
         } else if (!o->frame_owner || bytes[o->frame_owner] < OWNER_SHIM) {
             r->cut = r->depth == STACK_DEPTH_MAX;
@@ -311,7 +336,9 @@ static uint64_t callee_in_objects(const struct stack_walk *w, uint64_t caller)
     uint64_t found = 0;
     for (size_t i = 0; i < m->n_objects && i < CALLEES_MAX; i++) {
         const uint8_t *bytes = w->r->copy + w->r->half + stack_object_at(w->r, m, i);
-        if (stack_get64(bytes + o->frame_previous) == caller && is_called_by_python(o, bytes))
+        /* What was a shim is other code's part of the C stack by now, and may hold anything. */
+        if (stack_get64(bytes + o->frame_previous) == caller &&
+            bytes[o->frame_owner] == OWNER_GENERATOR && is_called_by_python(o, bytes))
             found = m->objects[i];
     }
     return found;

@@ -162,6 +162,19 @@ static struct sample_thread about(struct target *t, const struct thread *thread)
     return sample;
 }
 
+/* Leaves out what is not to be shown. */
+static void compact(struct target *t, size_t *task_at)
+{
+    size_t kept = 0, at = *task_at;
+    for (size_t i = 0; i < t->stack.depth; i++) {
+        if (t->frames[i])
+            t->frames[kept++] = t->frames[i];
+        else
+            *task_at -= i < at;
+    }
+    t->stack.depth = kept;
+}
+
 /* state: running, gil and asked of it. Whether it had a stack, be it one that could not be read. */
 static bool count_stack(struct target *t, struct thread *thread, struct sample_thread state,
                         target_fn *fn, void *context)
@@ -186,6 +199,8 @@ static bool count_stack(struct target *t, struct thread *thread, struct sample_t
     if (e < 0) {
         t->counts.errors++;
         threads_expire(&t->threads);
+    } else {
+        compact(t, &task_at);
     }
     bool read = e == 0 && t->stack.depth > 0; /* else not in Python code: just begun, or ending */
     if (!read && !t->options.all)

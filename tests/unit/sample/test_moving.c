@@ -280,6 +280,60 @@ static bool has(const struct sample_thread *t, const char *function)
     return false;
 }
 
+struct thrown {
+    size_t whole, wrong, hidden;
+    unsigned minor;
+};
+
+static void see_thrown(void *context, const struct sample_thread *t)
+{
+    struct thrown *s = context;
+    bool work = has(t, "work");
+    for (size_t i = 0; i < t->depth; i++)
+        s->hidden += str_is(t->frames[i]->file, "__init__");
+    /* The interpreter's own stack lacks "outer" in 3.8, and in 3.9 who drives it. */
+    bool whole =
+        has(t, "inner") && (s->minor == 8 || has(t, "outer")) && (s->minor == 9 || has(t, "drive"));
+    s->whole += work && whole;
+    s->wrong += work && !whole;
+}
+
+/* throw() leaves a generator that delegates linked to its caller without anything between, and a
+ * class that Python calls leaves a frame of the interpreter's own: each for as long as work takes.
+ */
+static void test_thrown(void **state)
+{
+    (void)state;
+    struct child c = child_start(python, "import time\n"
+                                         "class Work:\n"
+                                         "    def __init__(self): work()\n"
+                                         "def work():\n"
+                                         "    end = time.perf_counter() + 0.02\n"
+                                         "    while time.perf_counter() < end: pass\n"
+                                         "def inner():\n"
+                                         "    while True:\n"
+                                         "        try: yield 1\n"
+                                         "        except ValueError: Work()\n"
+                                         "def outer():\n"
+                                         "    yield from inner()\n"
+                                         "def drive():\n"
+                                         "    g = outer()\n"
+                                         "    next(g)\n"
+                                         "    while True: g.throw(ValueError())\n"
+                                         "print('ready', flush=1)\n"
+                                         "drive()\n");
+    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct thrown s = {.minor = minor_of(t)};
+    int64_t end = now_ms() + 30000;
+    for (; s.whole + s.wrong < 1000 && now_ms() < end; usleep(500))
+        assert_int_equal(target_look(t, see_thrown, &s, NULL), 0);
+    print_message("%s: %zu whole, %zu wrong\n", python, s.whole, s.wrong);
+    assert_true(s.whole > 100 && s.wrong * 100 <= s.whole);
+    assert_int_equal(s.hidden, 0);
+    target_close(t);
+    child_end(&c);
+}
+
 struct lives {
     size_t main, workers, wrong;
 };
@@ -443,6 +497,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_short_callers),
         cmocka_unit_test(test_brief_calls),
         cmocka_unit_test(test_generators),
+        cmocka_unit_test(test_thrown),
         cmocka_unit_test(test_lives),
         cmocka_unit_test(test_one_after_another),
         cmocka_unit_test(test_exec_of_the_same),
