@@ -104,6 +104,7 @@ struct stack_chunk {
 struct stack_top {
     uint64_t frame;                  /* was the innermost one of late */
     uint64_t callers[STACK_CALLERS]; /* the last one first; 0: not known */
+    unsigned seen;                   /* how often */
 };
 struct stack_memory {
     struct stack_chunk chunks[STACK_CHUNKS_MAX]; /* newest first */
@@ -114,7 +115,7 @@ struct stack_memory {
     struct code_set codes;
     uint64_t window;      /* of the C stack, with the cframes that were in use of late; 0: none */
     uint32_t window_size; /* bytes */
-    struct stack_top tops[STACK_TOPS]; /* the last one first */
+    struct stack_top tops[STACK_TOPS]; /* the most frequent one first */
     size_t n_tops;
     uint64_t root;  /* the outermost frame; 0: none */
     unsigned alone; /* looks in a row that saw only a suspended generator's */

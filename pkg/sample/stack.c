@@ -17,6 +17,7 @@
 #define LAST_RESORT 12 /* attempts after which less than all is better than nothing */
 #define ROOT_SEEN   8  /* times in a row */
 #define ALONE_LOOKS 8  /* in a row */
+#define SEEN_MAX    64 /* what was seen before counts half then */
 #define SPARE       20 /* frames of earlier looks that are kept in view */
 #define WINDOW      64 /* of the innermost ones, in which they are looked for */
 
@@ -77,19 +78,25 @@ static void forget(struct stack_memory *m)
     m->window_size = 0;
 }
 
+/* Those seen most often come first; a new one takes the last place. */
 static void see_top(struct stack_memory *m, uint64_t frame)
 {
     size_t i = 0;
     while (i < m->n_tops && m->tops[i].frame != frame)
         i++;
-    struct stack_top top = {.frame = frame};
-    if (i < m->n_tops)
-        top = m->tops[i];
-    if (i == m->n_tops && m->n_tops < STACK_TOPS)
-        m->n_tops++;
-    i = i < STACK_TOPS ? i : STACK_TOPS - 1;
-    memmove(m->tops + 1, m->tops, i * sizeof(*m->tops));
-    m->tops[0] = top;
+    if (i == m->n_tops) {
+        m->n_tops += m->n_tops < STACK_TOPS;
+        i = m->n_tops - 1;
+        m->tops[i] = (struct stack_top){.frame = frame};
+    }
+    if (++m->tops[i].seen == SEEN_MAX)
+        for (size_t k = 0; k < m->n_tops; k++)
+            m->tops[k].seen /= 2;
+    for (; i > 0 && m->tops[i - 1].seen <= m->tops[i].seen; i--) {
+        struct stack_top top = m->tops[i];
+        m->tops[i] = m->tops[i - 1];
+        m->tops[i - 1] = top;
+    }
 }
 
 static void see_caller(struct stack_memory *m, uint64_t frame, uint64_t caller)
@@ -228,7 +235,7 @@ static bool is_torn(const struct stack_reader *r, struct stack_memory *m)
 int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
-    int seen = 0, cuts = 0, result = -EAGAIN;
+    int seen = 0, result = -EAGAIN;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         int e = try_once(r, m, thread, attempt >= LAST_RESORT);
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
@@ -236,16 +243,14 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
         result = e == AGAIN ? -EAGAIN : e;
         if (result < 0)
             continue;
-        if (r->cut && cuts++ > 0) /* the outermost frame is another one with each call */
+        if (r->cut) /* the outermost frame is another one with each call */
             return 0;
-        result = -EAGAIN;
-        if (r->cut)
-            continue;
         uint64_t root = r->depth ? r->frames[r->depth - 1].address : 0;
         if (root != m->root || (r->depth && r->suspended)) {
             /* Another beginning than last time's must show several times in a row. */
             seen = root == candidate ? seen + 1 : 1;
             candidate = root;
+            result = -EAGAIN;
             if (seen < ROOT_SEEN)
                 continue;
             if (is_torn(r, m))

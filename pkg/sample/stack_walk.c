@@ -4,8 +4,9 @@
 #include "sample/stack.h"
 
 #define OWNER_GENERATOR 1
-#define OWNER_SHIM      3    /* this and above: no Python code */
-#define CALLEES_MAX     64   /* steps from a frame to those that it has called since */
+#define OWNER_SHIM      3          /* this and above: no Python code */
+#define FULL_MAX        (1u << 16) /* bytes of a chunk of usual size */
+#define CALLEES_MAX     64         /* steps from a frame to those that it has called since */
 #define CALLEE_DISTANCE 8192 /* bytes from the end of a frame's stack to the one that it calls */
 
 static bool is_same(const struct python_offsets *o, const uint8_t *a, const uint8_t *b, bool first)
@@ -29,9 +30,8 @@ static bool is_live(const struct python_offsets *o, const uint8_t *callee, const
     return is_same(o, callee, copy, true) && runs_or_calls(o, copy);
 }
 
-/* Before 3.11, a frame that was called before the copies were made has its caller's line from the
- * first one, where it was read just before its caller; one that stays on has it from the second,
- * where it is read just behind. */
+/* Before 3.11. A caller that stood in both copies while they both had its callee is the one that
+ * called. So is one that was read next to its callee in one of them. */
 static int bytes_of_caller(struct stack_walk *w, size_t at, const uint8_t **ret)
 {
     const struct python_offsets *o = w->r->offsets;
@@ -41,14 +41,15 @@ static int bytes_of_caller(struct stack_walk *w, size_t at, const uint8_t **ret)
         w->late = true; /* its callee was */
         return FOUND;
     }
-    if (w->callee_at > at)
-        return is_same(o, first, second, false) ? FOUND : AGAIN;
     const uint8_t *callee = w->r->copy + w->callee_at;
-    if (is_live(o, w->callee, callee)) {
-        *ret = first;
+    bool before = is_live(o, w->callee, callee);
+    bool behind = is_live(o, w->callee, callee + w->r->half);
+    if (before && behind && is_same(o, first, second, false))
         return FOUND;
-    }
-    return is_live(o, w->callee, callee + w->r->half) ? FOUND : AGAIN;
+    if (at != w->callee_at + o->frame_head)
+        return AGAIN;
+    *ret = before ? first : second;
+    return before || behind ? FOUND : AGAIN;
 }
 
 /* Between Python and C code, on the C stack, linked to a frame in the chunk. */
@@ -90,11 +91,11 @@ static int bytes_in_copy(struct stack_walk *w, size_t at, const uint8_t **ret)
             is_same(o, first, second, false) && runs_or_calls(o, first) && runs_or_calls(o, second);
         return FOUND;
     }
+    if (w->callee && !o->thread_chunk)
+        return bytes_of_caller(w, at, ret);
     if (is_same(o, first, second, !w->callee))
         return FOUND;
-    if (o->thread_chunk)
-        return bytes_of_changed(w, first, second, ret);
-    return w->callee ? bytes_of_caller(w, at, ret) : AGAIN;
+    return o->thread_chunk ? bytes_of_changed(w, first, second, ret) : AGAIN;
 }
 
 static int bytes_in_chunk(struct stack_walk *w, size_t index, uint64_t address, const uint8_t **ret)
@@ -108,6 +109,10 @@ static int bytes_in_chunk(struct stack_walk *w, size_t index, uint64_t address, 
         w->used[index] = (uint32_t)wanted;
     if (at + head > c->used) {
         c->used = (uint32_t)wanted;
+        /* Those below are full: not one after the other. */
+        for (size_t i = index + 1; i < w->m->n_chunks; i++)
+            if (w->m->chunks[i].size <= FULL_MAX)
+                w->m->chunks[i].used = w->m->chunks[i].size;
         return AGAIN;
     }
     if (index != w->m->near_chunk)

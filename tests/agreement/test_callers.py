@@ -6,8 +6,11 @@ import re
 from samplers import PROGRAMS, Rounds, program, record_ours
 
 RATE = 500
-POINTS = 5  # calls from one place may take somewhat longer
-ELSEWHERE = 1  # percent
+# In points: calls from one place may take somewhat longer than from the other. Before 3.11 a frame
+# and its caller are read one after the other, and what takes 10 us is caught less often where more
+# happens around it.
+POINTS, POINTS_BY_FRAME = 5, 10
+ELSEWHERE, ELSEWHERE_BY_FRAME = 1, 3  # percent
 
 FRAME = re.compile(r"(?:.*\.)?(\w+|<\w+>) \(.*:(\d+)\)$")
 SOURCE = (PROGRAMS / "exceptions.py").read_text().splitlines()
@@ -29,7 +32,7 @@ def pairs(text):
     return counts
 
 
-def wrong(counts):
+def wrong(counts, points, elsewhere):
     found = []
     callers = collections.Counter()
     for (callee, caller, _), n in counts.items():
@@ -37,7 +40,7 @@ def wrong(counts):
     whole = sum(callers[caller] for caller in CALLS)
     for caller, times in CALLS.items():
         share = callers[caller] / whole * 100
-        if abs(share - times) > POINTS:
+        if abs(share - times) > points:
             found.append(f"fail: {share:.1f} % of it by {caller}, which has {times} of 100 calls")
     for callee, lines in LINES.items():
         all_of_it = collections.Counter()
@@ -45,7 +48,7 @@ def wrong(counts):
             all_of_it[line] += n if f == callee else 0
         strange = sum(n for line, n in all_of_it.items() if not line.startswith(lines))
         share = strange / sum(all_of_it.values()) * 100
-        if share > ELSEWHERE:
+        if share > elsewhere:
             found.append(
                 f"{callee}: {share:.1f} % of it by lines that do not call it: {dict(+all_of_it)}"
             )
@@ -53,12 +56,14 @@ def wrong(counts):
 
 
 def test_callers(tools, python, tmp_path, table):
+    by_frame = python.version < (3, 11)
+    bounds = (POINTS_BY_FRAME, ELSEWHERE_BY_FRAME) if by_frame else (POINTS, ELSEWHERE)
     rounds, found = Rounds(), [""]
     while found and rounds.wanted():
         with program(python.path, "exceptions", tmp_path) as pid:
             text, looks = record_ours(tools, pid, 6, RATE, tmp_path)
         counts, looks = rounds.add(pairs(text), looks)
-        found = wrong(counts)
+        found = wrong(counts, *bounds)
     table.append(
         f"{python.name:8} {'callers':14} {'; '.join(found) or 'as the text says'}  {looks}{rounds}"
     )
