@@ -151,19 +151,25 @@ static unsigned minor_of(const struct target *t)
 struct bounds {
     size_t lines, functions;
     size_t looks; /* in which so many calls must have been seen; 0: in any number */
+    bool untold;  /* nothing can be said */
 };
 
 static void check_pairs(const char *program, size_t wanted, struct bounds old, struct bounds new)
 {
     struct child c = child_start(python, program);
     struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct bounds most = minor_of(t) < 11 ? old : new;
+    if (most.untold) {
+        target_close(t);
+        child_end(&c);
+        skip();
+    }
     struct pairs p = {.first = BUF_INIT(4096)};
     int64_t end = now_ms() + 30000;
     size_t looks = 0;
     for (; p.calls < wanted && looks < LOOKS_MAX && now_ms() < end; looks++)
         assert_int_equal(target_look(t, see_pairs, &p, NULL), 0);
     struct sample_counts counts = target_counts(t);
-    struct bounds most = minor_of(t) < 11 ? old : new;
     print_message("%s: %zu calls, %zu lines and %zu functions wrong; %d errors, %d retries in %zu "
                   "looks\n",
                   python, p.calls, p.wrong_lines, p.wrong_functions, (int)counts.errors,
@@ -202,7 +208,7 @@ static void test_short_calls(void **state)
     for (size_t k = 0; k < ARRAY_SIZE(depths); k++) {
         char program[1024];
         snprintf(program, sizeof(program), format, depths[k]);
-        check_pairs(program, 500, (struct bounds){.lines = 1000}, (struct bounds){.lines = 20});
+        check_pairs(program, 500, (struct bounds){.untold = true}, (struct bounds){.lines = 20});
     }
 }
 
@@ -264,9 +270,8 @@ static void test_generators(void **state)
                                  "    next(a)\n"
                                  "    next(b)\n";
     char program[1024];
-    const char *brief = "sum(range(1000))";
-    snprintf(program, sizeof(program), format, "1", "2");
-    check_pairs(program, 100, (struct bounds){.lines = 1000}, (struct bounds){.lines = 1000});
+    const char *brief =
+        "sum(range(1000))"; /* of less than 1 us, the line is as good as by chance */
     snprintf(program, sizeof(program), format, brief, brief);
     check_pairs(program, 500, (struct bounds){.lines = 20, .looks = 5000},
                 (struct bounds){.lines = 20, .looks = 5000});
