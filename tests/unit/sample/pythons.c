@@ -18,6 +18,9 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 
+char *python;
+int proc = -1;
+
 static char *pattern_of(const char *name)
 {
     const char *home = getenv("HOME"), *own = getenv("PYSPY_CACHE");
@@ -35,21 +38,21 @@ static char *pattern_of(const char *name)
     return xasprintf("%s/.cache/pyspy-operator/pythons/%s/bin/python3", home, name);
 }
 
-char *pythons_find(const char *name)
+bool pythons_begin(const char *name)
 {
     _cleanup_(freep) char *pattern = pattern_of(name);
-    char *path = NULL;
     glob_t found = {0};
     glob(pattern, 0, NULL, &found);
     if (found.gl_pathc)
-        path = xstrdup(found.gl_pathv[found.gl_pathc - 1]);
+        python = xstrdup(found.gl_pathv[found.gl_pathc - 1]);
     else
         fprintf(stderr, "no interpreter \"%s\" on this machine: %s\n", name, pattern);
     globfree(&found);
-    return path;
+    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return python;
 }
 
-struct child child_start(const char *python, const char *program)
+struct child child_start(const char *path, const char *program)
 {
     int fds[2];
     assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
@@ -59,7 +62,7 @@ struct child child_start(const char *python, const char *program)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nothing running */
         dup2(fds[1], STDOUT_FILENO);
         unsetenv("LD_PRELOAD");
-        execl(python, python, "-c", program, NULL);
+        execl(path, path, "-c", program, NULL);
         _exit(127);
     }
     close(fds[1]);
@@ -70,7 +73,7 @@ struct child child_start(const char *python, const char *program)
     if (strcmp(line, "ready") != 0) {
         struct child c = {pid, fds[0]};
         child_end(&c);
-        fail_msg("%s did not get ready", python);
+        fail_msg("%s did not get ready", path);
     }
     return (struct child){pid, fds[0]};
 }
@@ -80,4 +83,13 @@ void child_end(struct child *c)
     kill(c->pid, SIGKILL);
     waitpid(c->pid, NULL, 0);
     close(c->out);
+}
+
+struct target *pythons_open(pid_t pid, const struct sample_options *options)
+{
+    struct target *t = NULL;
+    struct err err = ERR_INIT;
+    if (target_open(proc, pid, options, &t, &err) < 0)
+        fail_msg("%s: %s", python, err.message);
+    return t;
 }

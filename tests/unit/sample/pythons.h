@@ -5,10 +5,16 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "sample/target.h"
+
 #define PYTHONS_SKIPPED 77 /* exit status: this machine does not have the interpreter */
 
-/* The path, which the caller frees; NULL: there is none, which it says on stderr. */
-char *pythons_find(const char *name);
+extern char *python; /* the path of the one that this program tests on */
+extern int proc;     /* /proc */
+
+/* Sets both, until the program ends; false: there is no such interpreter, which it says on
+ * stderr. */
+bool pythons_begin(const char *name);
 
 struct child {
     pid_t pid;
@@ -16,5 +22,8 @@ struct child {
 };
 /* Runs the program and waits until it has printed a line that begins with "ready"; fails the test
  * otherwise. */
-struct child child_start(const char *python, const char *program);
+struct child child_start(const char *path, const char *program);
 void child_end(struct child *c);
+
+/* A target that can be opened, or the test fails; target_close() ends it. */
+struct target *pythons_open(pid_t pid, const struct sample_options *options);

@@ -6,27 +6,14 @@
 #include <stddef.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
 #include <math.h>
 #include <unistd.h>
 
-#include "base/alloc.h"
 #include "base/buf.h"
 #include "pythons.h"
 #include "sample/record.h"
 
-static char *python;
 static bool first; /* of the versions that show tasks */
-static int proc = -1;
-
-static struct target *opened(pid_t pid, const struct sample_options *options)
-{
-    struct target *t = NULL;
-    struct err err = ERR_INIT;
-    if (target_open(proc, pid, options, &t, &err) < 0)
-        fail_msg("%s: %s", python, err.message);
-    return t;
-}
 
 struct seen {
     size_t stacks, tasks, wrong;
@@ -80,7 +67,7 @@ static struct seen looks(const char *program, size_t n, useconds_t gap,
 {
     struct child c = child_start(python, program);
     usleep(100000);
-    struct target *t = opened(c.pid, &(struct sample_options){.tasks = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.tasks = true});
     struct seen s = {.first_wrong = BUF_INIT(512)};
     int r = 0;
     int64_t until = memory_now_ms() + 30000;
@@ -346,7 +333,7 @@ static void test_none(void **state)
                                        "print('ready', flush=True)\n"
                                        "asyncio.run(run_a())\n";
     struct child c = child_start(python, program);
-    struct target *t = opened(c.pid, &(struct sample_options){.tasks = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.tasks = true});
     assert_false(target_shows_tasks(t));
     target_close(t);
     child_end(&c);
@@ -367,19 +354,14 @@ static bool shows_tasks(const char *name)
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "pyenv-3.12";
-    python = pythons_find(name);
-    if (!python)
+    if (!pythons_begin(name))
         return PYTHONS_SKIPPED;
     first = strcmp(name, "pyenv-3.12") == 0;
-    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shares), cmocka_unit_test(test_threads), cmocka_unit_test(test_short),
         cmocka_unit_test(test_late),   cmocka_unit_test(test_record),
     };
     const struct CMUnitTest without[] = {cmocka_unit_test(test_none)};
-    int r = shows_tasks(name) ? cmocka_run_group_tests(tests, NULL, NULL)
-                              : cmocka_run_group_tests(without, NULL, NULL);
-    free(python);
-    close(proc);
-    return r;
+    return shows_tasks(name) ? cmocka_run_group_tests(tests, NULL, NULL)
+                             : cmocka_run_group_tests(without, NULL, NULL);
 }

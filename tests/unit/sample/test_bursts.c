@@ -6,7 +6,6 @@
 #include <stddef.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
 #include <glob.h>
 #include <stdlib.h>
 #include <time.h>
@@ -19,9 +18,6 @@
 
 #define WATCH_SECONDS 3
 #define RATE          100
-
-static int proc = -1;
-static char *python;
 
 static void see_work(void *context, const struct sample_thread *t)
 {
@@ -87,10 +83,7 @@ static void check(const char *burst, int threads, double share, double least_of_
              "time.sleep(1000)\n",
              burst, threads, share, threads);
     struct child c = child_start(python, program);
-    struct target *t = NULL;
-    struct err err = ERR_INIT;
-    if (target_open(proc, c.pid, &(struct sample_options){0}, &t, &err) < 0)
-        fail_msg("%s: %s", python, err.message);
+    struct target *t = pythons_open(c.pid, &(struct sample_options){0});
     size_t seen = 0, looks = 0;
     struct times from = times_of(c.pid), to;
     /* By the clock: to wait after each look would favour times when nobody else runs. */
@@ -134,16 +127,11 @@ static void test_large_pool(void **state)
 
 int main(int argc, char **argv)
 {
-    python = pythons_find(argc > 1 ? argv[1] : "debian");
-    if (!python)
+    if (!pythons_begin(argc > 1 ? argv[1] : "debian"))
         return PYTHONS_SKIPPED;
-    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pool),
         cmocka_unit_test(test_large_pool),
     };
-    int r = cmocka_run_group_tests(tests, NULL, NULL);
-    free(python);
-    close(proc);
-    return r;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,8 +20,6 @@
 #define PATIENCE_MS 20000
 #define FILE_MAX    (64u << 20)
 
-static char *python;
-static int proc = -1;
 static char folder[] = "/tmp/pyspy-test-XXXXXX";
 static char *copy, *library; /* of the interpreter's file or of its library; library: NULL: none */
 
@@ -100,10 +98,7 @@ static void see(void *context, const struct sample_thread *t)
 /* Three looks that are right. */
 static void check(pid_t pid, const char *version)
 {
-    struct target *t = NULL;
-    struct err err = ERR_INIT;
-    if (target_open(proc, pid, &(struct sample_options){.idle = true}, &t, &err) < 0)
-        fail_msg("%s: %s", python, err.message);
+    struct target *t = pythons_open(pid, &(struct sample_options){.idle = true});
     int64_t until = memory_now_ms() + PATIENCE_MS;
     struct seen s = {0};
     while (s.right < 3 && memory_now_ms() < until)
@@ -165,10 +160,8 @@ static void test_searched(void **state)
 
 int main(int argc, char **argv)
 {
-    python = pythons_find(argc > 1 ? argv[1] : "debian");
-    if (!python)
+    if (!pythons_begin(argc > 1 ? argv[1] : "debian"))
         return PYTHONS_SKIPPED;
-    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (!mkdtemp(folder))
         return 1;
     char *prefix = said_by_python("sys.base_prefix");
@@ -192,7 +185,5 @@ int main(int argc, char **argv)
     free(prefix);
     free(copy);
     free(library);
-    free(python);
-    close(proc);
     return r;
 }

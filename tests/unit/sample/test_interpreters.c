@@ -5,21 +5,16 @@
 #include <stddef.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/alloc.h"
 #include "pythons.h"
 #include "sample/memory.h"
 #include "sample/target.h"
 
 #define LOOKS       100
 #define PATIENCE_MS 20000
-
-static char *python;
-static int proc = -1;
 
 /* 3.13 has run_string() under this name, too. Where interpreters share a lock none makes another
  * give it up, so they do it on their own, and for long enough that the other one takes it. */
@@ -59,15 +54,6 @@ static void see(void *context, const struct sample_thread *t)
         s->other++;
 }
 
-static struct target *opened(pid_t pid, const struct sample_options *options)
-{
-    struct target *t = NULL;
-    struct err err = ERR_INIT;
-    if (target_open(proc, pid, options, &t, &err) < 0)
-        fail_msg("%s: %s", python, err.message);
-    return t;
-}
-
 static struct seen looks(struct target *t, size_t n)
 {
     struct seen s = {0};
@@ -92,7 +78,7 @@ static struct seen looks_at_both(struct target *t, size_t n)
 
 static void await_both(pid_t pid)
 {
-    struct target *t = opened(pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(pid, &(struct sample_options){.idle = true});
     struct seen s = looks_at_both(t, 1);
     target_close(t);
     assert_true(s.a && s.b);
@@ -104,7 +90,7 @@ static void test_two(void **state)
     struct child c = child_start(python, program);
     await_both(c.pid);
     for (int gil = 0; gil < 2; gil++) {
-        struct target *t = opened(c.pid, &(struct sample_options){.gil = gil});
+        struct target *t = pythons_open(c.pid, &(struct sample_options){.gil = gil});
         bool own = strtoul(target_version(t) + 2, NULL, 10) >= 12;
         struct seen s = looks_at_both(t, LOOKS);
         printf("%s, gil %d: a %zu, b %zu, other %zu, with a lock %zu, errors %lld\n",
@@ -121,7 +107,7 @@ static void test_two(void **state)
         target_close(t);
     }
     /* Sleepers are told once as well: the main thread, in the first interpreter. */
-    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     struct seen s = looks(t, 10);
     assert_int_equal(s.a, 10);
     assert_int_equal(s.b, 10);
@@ -132,13 +118,8 @@ static void test_two(void **state)
 
 int main(int argc, char **argv)
 {
-    python = pythons_find(argc > 1 ? argv[1] : "debian");
-    if (!python)
+    if (!pythons_begin(argc > 1 ? argv[1] : "debian"))
         return PYTHONS_SKIPPED;
-    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_two)};
-    int r = cmocka_run_group_tests(tests, NULL, NULL);
-    free(python);
-    close(proc);
-    return r;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,15 +5,10 @@
 #include <stddef.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "pythons.h"
 #include "sample/sample_internal.h"
-
-static int proc = -1;
-static char *python;
 
 struct seen {
     size_t looks, compute, hold, work;
@@ -36,10 +31,7 @@ static void see(void *context, const struct sample_thread *t)
 static struct seen watch(const char *program, int64_t ms)
 {
     struct child c = child_start(python, program);
-    struct target *t = NULL;
-    struct err err = ERR_INIT;
-    if (target_open(proc, c.pid, &(struct sample_options){0}, &t, &err) < 0)
-        fail_msg("%s: %s", python, err.message);
+    struct target *t = pythons_open(c.pid, &(struct sample_options){0});
     struct seen s = {0};
     for (int64_t end = memory_now_ms() + ms; memory_now_ms() < end; s.looks++) {
         assert_int_equal(target_look(t, see, &s, NULL), 0);
@@ -140,17 +132,12 @@ static void test_beside_others(void **state)
 
 int main(int argc, char **argv)
 {
-    python = pythons_find(argc > 1 ? argv[1] : "debian");
-    if (!python)
+    if (!pythons_begin(argc > 1 ? argv[1] : "debian"))
         return PYTHONS_SKIPPED;
-    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alone),
         cmocka_unit_test(test_beside_work),
         cmocka_unit_test(test_beside_others),
     };
-    int r = cmocka_run_group_tests(tests, NULL, NULL);
-    free(python);
-    close(proc);
-    return r;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,8 +5,6 @@
 #include <stddef.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
-#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,25 +13,13 @@
 #include "sample/record.h"
 #include "sample/sample_internal.h"
 
-static int proc = -1;
 #define LOOKS_MAX 100000
-
-static char *python;
 
 static int64_t now_ms(void)
 {
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
-static struct target *opened(pid_t pid, const struct sample_options *options)
-{
-    struct target *t = NULL;
-    struct err err = ERR_INIT;
-    if (target_open(proc, pid, options, &t, &err) < 0)
-        fail_msg("%s: %s", python, err.message);
-    return t;
 }
 
 /* As deep a stack as is wanted in the first piece of the data stack, 16 KB, then a function that C
@@ -93,7 +79,7 @@ static void test_pieces(void **state)
              "print('ready', flush=1)\n",
              OUTER_N * INNER_N + 1, OUTER_N, INNER_N, OUTER_FIRST, OUTER_STEP, INNER_STEP);
     struct child c = child_start(python, program);
-    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     struct depths d = {0};
     /* On a slow machine one look does not reach all threads. */
     for (int64_t end = now_ms() + 30000; d.different < OUTER_N * INNER_N && now_ms() < end;)
@@ -157,7 +143,7 @@ struct bounds {
 static void check_pairs(const char *program, size_t wanted, struct bounds old, struct bounds new)
 {
     struct child c = child_start(python, program);
-    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     struct bounds most = minor_of(t) < 11 ? old : new;
     if (most.untold) {
         target_close(t);
@@ -327,7 +313,7 @@ static void test_thrown(void **state)
                                          "    while True: g.throw(ValueError())\n"
                                          "print('ready', flush=1)\n"
                                          "drive()\n");
-    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     struct thrown s = {.minor = minor_of(t)};
     int64_t end = now_ms() + 30000;
     for (; s.whole + s.wrong < 1000 && now_ms() < end; usleep(500))
@@ -366,7 +352,7 @@ static void test_lives(void **state)
                                          "        t.start()\n"
                                          "        t.join()\n"
                                          "begin_and_end()\n");
-    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     struct lives l = {0};
     int64_t end = now_ms() + 30000;
     for (; (l.main < 500 || !l.workers) && now_ms() < end; usleep(100))
@@ -398,7 +384,7 @@ static int64_t processor_ms(pid_t pid)
 static void check_share(const char *program, double least)
 {
     struct child c = child_start(python, program);
-    struct target *t = opened(c.pid, &(struct sample_options){0});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){0});
     size_t seen = 0, looks = 0;
     int64_t begun = now_ms(), used = processor_ms(c.pid), end = begun + 1500;
     for (; now_ms() < end; looks++) {
@@ -447,7 +433,7 @@ static void test_exec_of_the_same(void **state)
                                          "    while True: pass\n"
                                          "after()'''])\n");
     const struct sample_options options = {.idle = true};
-    struct target *t = opened(c.pid, &options);
+    struct target *t = pythons_open(c.pid, &options);
     bool after = false;
     int r = 0;
     for (int64_t end = now_ms() + 30000; !after && now_ms() < end; usleep(5000)) {
@@ -480,7 +466,7 @@ static void test_derived_text(void **state)
                                          "exec(compile('''def spin():\n"
                                          "    while True: pass\n"
                                          "spin()''', S('derived.py'), 'exec'))\n");
-    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     size_t seen = 0;
     for (int64_t end = now_ms() + 30000; seen < 20 && now_ms() < end; usleep(1000))
         assert_int_equal(target_look(t, see_file, &seen, NULL), 0);
@@ -492,10 +478,8 @@ static void test_derived_text(void **state)
 
 int main(int argc, char **argv)
 {
-    python = pythons_find(argc > 1 ? argv[1] : "debian");
-    if (!python)
+    if (!pythons_begin(argc > 1 ? argv[1] : "debian"))
         return PYTHONS_SKIPPED;
-    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_short_calls),
@@ -508,8 +492,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_exec_of_the_same),
         cmocka_unit_test(test_derived_text),
     };
-    int r = cmocka_run_group_tests(tests, NULL, NULL);
-    free(python);
-    close(proc);
-    return r;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,6 @@
 #include <stddef.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,9 +13,6 @@
 #include "pythons.h"
 #include "sample/record.h"
 #include "sample/sample_internal.h"
-
-static char *python;
-static int proc = -1;
 
 struct seen {
     struct buf text; /* "function:line" of each frame, innermost first, then "." */
@@ -46,15 +42,6 @@ static void count_busy(void *context, const struct sample_thread *t)
 /* For a machine that has other things to do. */
 #define PATIENCE_MS 20000
 
-static struct target *opened(pid_t pid, const struct sample_options *options)
-{
-    struct target *t = NULL;
-    struct err err = ERR_INIT;
-    if (target_open(proc, pid, options, &t, &err) < 0)
-        fail_msg("%s: %s", python, err.message);
-    return t;
-}
-
 static const char sleeper[] = "import time, sys\n"            /* 1 */
                               "def inner():\n"                /* 2 */
                               "    print('ready', flush=1)\n" /* 3 */
@@ -79,7 +66,7 @@ static void test_stack(void **state)
 {
     (void)state;
     struct child c = child_start(python, sleeper);
-    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     unsigned minor = (unsigned)strtoul(target_version(t) + 2, NULL, 10);
     _cleanup_(freep) char *want =
         xasprintf("inner:4 %s:8 gen:12 deep:16 deep:15 deep:15 deep:15 <module>:18 . ",
@@ -112,7 +99,7 @@ static void test_idle_and_deep(void **state)
                           "    time.sleep(1000)\n"
                           "deep(800)\n";
     struct child c = child_start(python, program);
-    struct target *t = opened(c.pid, &(struct sample_options){0});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){0});
     struct seen s = {0};
     int64_t until = memory_now_ms() + PATIENCE_MS;
     do {
@@ -124,7 +111,7 @@ static void test_idle_and_deep(void **state)
     assert_int_equal(s.stacks, 0);
     target_close(t);
 
-    t = opened(c.pid, &(struct sample_options){.idle = true});
+    t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     s = (struct seen){.text = BUF_INIT(65536)};
     assert_int_equal(target_look(t, see, &s, NULL), 0);
     size_t frames = 0;
@@ -178,7 +165,7 @@ static void test_too_deep(void **state)
                                                    "deep(%d)\n",
                                                    rows[i].more, rows[i].more, rows[i].depth);
         struct child c = child_start(python, program);
-        struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+        struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
         struct depths d = {0};
         int64_t until = memory_now_ms() + PATIENCE_MS;
         while (d.whole + d.cut < 3 && memory_now_ms() < until)
@@ -209,7 +196,7 @@ static void test_threads(void **state)
         "spin()\n";
     struct child c = child_start(python, program);
     for (int gil = 0; gil < 2; gil++) {
-        struct target *t = opened(c.pid, &(struct sample_options){.gil = gil});
+        struct target *t = pythons_open(c.pid, &(struct sample_options){.gil = gil});
         struct seen s = {0};
         int64_t until = memory_now_ms() + PATIENCE_MS;
         do {
@@ -226,7 +213,7 @@ static void test_threads(void **state)
                      s.busy, s.stacks);
         target_close(t);
     }
-    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     struct seen s = {0};
     assert_int_equal(target_look(t, count_busy, &s, NULL), 0);
     assert_true(s.stacks >= 30 && s.stacks <= 31);
@@ -240,7 +227,7 @@ static void test_ends(void **state)
     (void)state;
     struct err err = ERR_INIT;
     struct child c = child_start(python, sleeper);
-    struct target *t = opened(c.pid, &(struct sample_options){.idle = true});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     struct seen s = {.text = BUF_INIT(65536)};
     assert_int_equal(target_look(t, see, &s, &err), 0);
     child_end(&c);
@@ -251,7 +238,7 @@ static void test_ends(void **state)
                             "print('ready', flush=1)\n"
                             "time.sleep(0.5)\n"
                             "os.execv('/bin/sleep', ['sleep', '100'])\n");
-    t = opened(c.pid, &(struct sample_options){.idle = true});
+    t = pythons_open(c.pid, &(struct sample_options){.idle = true});
     int r = 0;
     for (int i = 0; i < 300 && r == 0; i++) {
         r = target_look(t, see, &s, &err);
@@ -304,7 +291,7 @@ static void test_busy(void **state)
                                   "print('ready', flush=True)\n" /* 9 */
                                   "outer()\n";                   /* 10 */
     struct child c = child_start(python, program);
-    struct target *t = opened(c.pid, &(struct sample_options){0});
+    struct target *t = pythons_open(c.pid, &(struct sample_options){0});
     struct shares s = {0};
     int64_t until = memory_now_ms() + PATIENCE_MS;
     usleep(100000);
@@ -358,18 +345,13 @@ static void test_children(void **state)
 
 int main(int argc, char **argv)
 {
-    python = pythons_find(argc > 1 ? argv[1] : "debian");
-    if (!python)
+    if (!pythons_begin(argc > 1 ? argv[1] : "debian"))
         return PYTHONS_SKIPPED;
-    proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stack),      cmocka_unit_test(test_idle_and_deep),
         cmocka_unit_test(test_threads),    cmocka_unit_test(test_ends),
         cmocka_unit_test(test_not_python), cmocka_unit_test(test_children),
         cmocka_unit_test(test_busy),       cmocka_unit_test(test_too_deep),
     };
-    int r = cmocka_run_group_tests(tests, NULL, NULL);
-    free(python);
-    close(proc);
-    return r;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
