@@ -57,9 +57,20 @@ bool memory_batch_add(struct memory_batch *b, uint64_t address, void *to, size_t
     return true;
 }
 
+static int64_t now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
 int memory_batch_read(struct memory_reader *r, struct memory_batch *b)
 {
-    int result = b->n ? read_all(r, b->local, b->remote, b->n, b->bytes) : 0;
+    if (!b->n)
+        return 0;
+    int64_t begun = now_ns();
+    int result = read_all(r, b->local, b->remote, b->n, b->bytes);
+    b->took_ns = now_ns() - begun;
     b->n = b->bytes = 0;
     return result;
 }

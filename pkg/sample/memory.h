@@ -40,6 +40,7 @@ int memory_read(struct memory_reader *r, uint64_t address, void *to, size_t len)
 struct memory_batch {
     struct iovec local[MEMORY_PIECES_MAX], remote[MEMORY_PIECES_MAX];
     size_t n, bytes;
+    int64_t took_ns; /* the last system call */
 };
 /* False when it is full: then nothing is added. */
 bool memory_batch_add(struct memory_batch *b, uint64_t address, void *to, size_t len);

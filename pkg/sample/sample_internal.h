@@ -92,7 +92,7 @@ int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t
 
 /* What is remembered of one thread from look to look, so that its stack takes one system call. */
 #define STACK_CHUNKS_MAX 64
-#define STACK_WINDOW_MAX 4096
+#define STACK_WINDOW_MAX (32u << 10)
 #define STACK_TOPS       16
 #define STACK_CALLERS    2
 #define STACK_NEAR       8 /* frames that are read between two readings of the pointer */
@@ -115,10 +115,13 @@ struct stack_memory {
     struct code_set codes;
     uint64_t window;      /* of the C stack, with the cframes that were in use of late; 0: none */
     uint32_t window_size; /* bytes */
+    uint64_t recent_start, recent_end; /* where cframes were in the last `recent` readings */
+    unsigned recent;
     struct stack_top tops[STACK_TOPS]; /* the most frequent one first */
     size_t n_tops;
-    uint64_t root;  /* the outermost frame; 0: none */
-    unsigned alone; /* looks in a row that saw only a suspended generator's */
+    int64_t usual_ns; /* that a copy takes at most where nothing interrupts it; 0: not known */
+    uint64_t root;    /* the outermost frame; 0: none */
+    unsigned alone;   /* looks in a row that saw only a suspended generator's */
 };
 void stack_memory_finish(struct stack_memory *m);
 
@@ -126,7 +129,6 @@ void stack_memory_finish(struct stack_memory *m);
  * each piece of C code that calls Python makes another one. */
 struct stack_cells {
     uint64_t frame, cframe;
-    uint8_t window[STACK_WINDOW_MAX];
 };
 
 /* One for all threads: where copies go. */
@@ -141,16 +143,19 @@ struct stack_reader {
     size_t n_codes;
     struct stack_cells cells[STACK_NEAR + 2]; /* before the first near piece, and behind each */
     size_t n_cells;
-    struct stack_top near[STACK_NEAR]; /* before 3.11 */
+    uint8_t windows[2][STACK_WINDOW_MAX]; /* where cframes lie: before the near chunk, and behind */
+    struct stack_top near[STACK_NEAR];    /* before 3.11 */
     size_t n_near;
     uint8_t tail[STACK_TAIL]; /* what lies at the last top, once more, where that is in a chunk */
     size_t tail_len;
+    int64_t took_ns;                     /* the copy, or the last part of a large one */
     const struct stack_memory *prepared; /* whose copy the batch's next reading makes */
     struct raw_frame frames[STACK_DEPTH_MAX];
     uint64_t objects[STACK_DEPTH_MAX + 1]; /* of the way through the copy */
     size_t depth;
-    bool cut;       /* there are more, further out */
-    bool suspended; /* the outermost frame is a generator's without a caller */
+    uint64_t doubtful; /* frame of which the attempt before could not say whether it has returned */
+    bool cut;          /* there are more, further out */
+    bool suspended;    /* the outermost frame is a generator's without a caller */
 };
 void stack_reader_finish(struct stack_reader *r);
 /* Adds to r->batch what the next stack_read() of this thread begins with, so that it comes along

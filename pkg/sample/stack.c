@@ -13,13 +13,16 @@
 #include "base/alloc.h"
 #include "sample/stack.h"
 
-#define ATTEMPTS    24
-#define LAST_RESORT 12 /* attempts after which less than all is better than nothing */
-#define ROOT_SEEN   8  /* times in a row */
-#define ALONE_LOOKS 8  /* in a row */
-#define SEEN_MAX    64 /* what was seen before counts half then */
-#define SPARE       20 /* frames of earlier looks that are kept in view */
-#define WINDOW      64 /* of the innermost ones, in which they are looked for */
+#define ATTEMPTS         24
+#define LAST_RESORT      12   /* attempts after which less than all is better than nothing */
+#define ROOT_SEEN        8    /* times in a row */
+#define ALONE_LOOKS      8    /* in a row */
+#define THREAD_STATE_MAX 1024 /* bytes of a PyThreadState in 3.11 and 3.12 */
+#define SEEN_MAX         64   /* what was seen before counts half then */
+#define SPARE            20   /* frames of earlier looks that are kept in view */
+#define SLOWER           2 /* times the usual, and some more, shows that a copy was interrupted */
+#define SLOWER_NS        INT64_C(15000)
+#define WINDOW           64 /* of the innermost ones, in which they are looked for */
 
 static size_t add_spare(const struct stack_memory *m, const uint64_t *objects, size_t n,
                         uint64_t *spares, size_t n_spares, uint64_t frame)
@@ -76,6 +79,8 @@ static void forget(struct stack_memory *m)
 {
     m->n_chunks = m->n_objects = m->codes.n = m->n_tops = 0;
     m->window_size = 0;
+    m->recent = 0;
+    m->recent_end = 0;
 }
 
 /* Those seen most often come first; a new one takes the last place. */
@@ -110,6 +115,13 @@ static void see_caller(struct stack_memory *m, uint64_t frame, uint64_t caller)
     }
 }
 
+/* A cframe without a frame is the one in the thread's state; one on the C stack is of a call that
+ * has just begun or has returned. */
+static bool is_left_over(const struct stack_walk *w, const struct stack_cells *c)
+{
+    return w->r->offsets->thread_cframe && c->cframe - w->thread >= THREAD_STATE_MAX;
+}
+
 /* The innermost frame, where the pointer led to just behind and, where one of the near pieces was
  * read while it was the innermost, its bytes. AGAIN: it was in none of them at its time. */
 static int find_innermost(struct stack_walk *w, uint64_t *ret, uint64_t *ret_after)
@@ -118,16 +130,18 @@ static int find_innermost(struct stack_walk *w, uint64_t *ret, uint64_t *ret_aft
     struct stack_memory *m = w->m;
     uint64_t frames[ARRAY_SIZE(r->cells)];
     size_t last = r->n_cells - 1, before = stack_has_near_chunk(m) ? last - 1 : last;
-    bool always = true;
-    for (size_t i = 0; i <= last; i++) {
-        if (!stack_innermost(r, m, &r->cells[i], &frames[i])) {
-            stack_see_cframe(r, m, r->cells[i].cframe);
-            return AGAIN;
-        }
+    bool always = true, known = true;
+    for (size_t i = 0; i <= last && known; i++) {
+        known = stack_innermost(r, m, &r->cells[i], &frames[i]) &&
+                (frames[i] || !is_left_over(w, &r->cells[i]));
         always = always && frames[i] == frames[0];
-        if (frames[i])
+        if (known && frames[i])
             see_top(m, frames[i]);
     }
+    for (size_t i = 0; i <= last; i++)
+        stack_see_cframe(r, m, r->cells[i].cframe); /* the window moves */
+    if (!known)
+        return AGAIN;
     *ret = frames[before];
     *ret_after = frames[last];
     for (size_t i = 0; i < r->n_near; i++) {
@@ -164,6 +178,19 @@ static bool still_there(struct stack_reader *r, const struct stack_memory *m, ui
     return e == 0 && last == 0 && stack_innermost(r, m, &r->cells[0], &now) && now == top;
 }
 
+/* Who is interrupted in the middle of a copy has pieces of more than one moment, before and behind
+ * which the innermost frame may be the same. */
+static bool was_interrupted(const struct stack_reader *r, struct stack_memory *m)
+{
+    int64_t most = m->usual_ns * SLOWER + SLOWER_NS;
+    bool interrupted = m->usual_ns && r->took_ns > most;
+    if (!m->usual_ns || r->took_ns < m->usual_ns)
+        m->usual_ns = r->took_ns;
+    else
+        m->usual_ns += interrupted ? m->usual_ns : m->usual_ns / 64; /* the stack may have grown */
+    return interrupted;
+}
+
 /* One copy and one way through it. 0, AGAIN, or -errno. */
 static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thread,
                     bool last_resort)
@@ -177,6 +204,8 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
         forget(m);
         return known ? AGAIN : e;
     }
+    if (was_interrupted(r, m) && !last_resort)
+        return AGAIN;
     struct stack_walk w = {.r = r,
                            .m = m,
                            .thread = thread,
@@ -193,14 +222,16 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     e = stack_follow(&w, top);
     if (w.innermost)
         see_caller(m, top, stack_get64(w.innermost + r->offsets->frame_previous));
-    if (e == FOUND && stack_tells_calls(r->offsets) && !w.late)
+    uint64_t innermost = r->depth ? r->frames[0].address : 0;
+    if (e == FOUND && stack_tells_calls(r->offsets))
         e = settle(&w, top, after);
+    bool same = innermost == (r->depth ? r->frames[0].address : 0);
     if (chunk < m->n_chunks)
         m->near_chunk = chunk;
     if (e == FOUND) {
         keep_objects(m, r->objects, w.n_objects);
         keep_chunks(m, w.used);
-        if (w.late && !last_resort && still_there(r, m, thread, top))
+        if (w.late && !last_resort && same && still_there(r, m, thread, top))
             return 0;
         if (w.only_certain)
             return r->depth || !top ? 0 : AGAIN;
@@ -236,6 +267,7 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
     int seen = 0, result = -EAGAIN;
+    r->doubtful = 0;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         int e = try_once(r, m, thread, attempt >= LAST_RESORT);
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))

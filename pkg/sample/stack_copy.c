@@ -4,8 +4,9 @@
 #include "base/alloc.h"
 #include "sample/stack.h"
 
-#define CHUNK_MAX (1u << 20) /* bytes of one piece of the data stack */
-#define COPY_MAX  (8u << 20)
+#define CHUNK_MAX   (1u << 20) /* bytes of one piece of the data stack */
+#define COPY_MAX    (8u << 20)
+#define WINDOW_KEPT 1024 /* readings of where a cframe is, for which the window does not shrink */
 
 void stack_memory_finish(struct stack_memory *m)
 {
@@ -43,14 +44,14 @@ int stack_add_cells(struct stack_reader *r, const struct stack_memory *m, uint64
 {
     struct stack_cells *c = &r->cells[r->n_cells];
     const struct python_offsets *o = r->offsets;
-    bool behind = r->n_cells++ > 0;
+    bool behind = r->n_cells++ > 0; /* once, where there are cframes */
     c->frame = c->cframe = 0;
     if (!o->thread_cframe)
         return add(r, thread + o->thread_frame, &c->frame, sizeof(c->frame));
     int e = 0;
     for (int i = 0; e == 0 && i < 2; i++)
         e = i == behind ? add(r, thread + o->thread_cframe, &c->cframe, sizeof(c->cframe))
-                        : add(r, m->window, c->window, m->window_size);
+                        : add(r, m->window, r->windows[behind], m->window_size);
     return e;
 }
 
@@ -64,22 +65,41 @@ bool stack_innermost(const struct stack_reader *r, const struct stack_memory *m,
         return true;
     if (!in_window(r, m, c->cframe, &at))
         return false;
-    *ret = stack_get64(c->window + at);
+    *ret = stack_get64(r->windows[c != r->cells] + at);
     return true;
 }
 
-/* Puts it into the window, with what was there before if that is near. */
+static void include(uint64_t *start, uint64_t *end, uint64_t cell)
+{
+    if (!*end || cell < *start)
+        *start = cell;
+    if (cell + sizeof(cell) > *end)
+        *end = cell + sizeof(cell);
+}
+
+/* Puts it into the window, with as much of what was there before as there is room for. What was of
+ * no use for long goes. */
 void stack_see_cframe(const struct stack_reader *r, struct stack_memory *m, uint64_t cframe)
 {
-    uint64_t cell = cframe + r->offsets->cframe_frame, start = m->window;
-    uint64_t end = start + m->window_size;
-    if (!m->window_size || cell < start)
-        start = cell;
-    if (!m->window_size || cell + sizeof(cell) > end)
+    uint64_t cell = cframe + r->offsets->cframe_frame;
+    if (!r->offsets->thread_cframe)
+        return;
+    include(&m->recent_start, &m->recent_end, cell);
+    uint64_t start = m->window, end = m->window_size ? start + m->window_size : 0;
+    bool over = ++m->recent >= WINDOW_KEPT;
+    if (over) {
+        start = m->recent_start;
+        end = m->recent_end;
+        m->recent_end = m->recent = 0;
+    }
+    include(&start, &end, cell);
+    if (end - start > 2 * STACK_WINDOW_MAX) {
+        start = cell; /* another stack, it may be */
         end = cell + sizeof(cell);
-    if (end - start > STACK_WINDOW_MAX) {
-        start = cell;
-        end = cell + sizeof(cell);
+    } else if (end - start > STACK_WINDOW_MAX && start == cell) {
+        end = start + STACK_WINDOW_MAX;
+    } else if (end - start > STACK_WINDOW_MAX) {
+        start = end - STACK_WINDOW_MAX;
     }
     m->window = start;
     m->window_size = (uint32_t)(end - start);
@@ -243,6 +263,7 @@ int stack_capture(struct stack_reader *r, struct stack_memory *m, uint64_t threa
     if (e == 0)
         e = add_all(r, m, thread);
     int last = memory_batch_read(r->reader, &r->batch);
+    r->took_ns = r->batch.took_ns;
     return e < 0 ? e : last;
 }
 

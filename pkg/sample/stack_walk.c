@@ -6,7 +6,8 @@
 #define OWNER_GENERATOR 1
 #define OWNER_SHIM      3          /* this and above: no Python code */
 #define FULL_MAX        (1u << 16) /* bytes of a chunk of usual size */
-#define CALLEES_MAX     64         /* steps from a frame to those that it has called since */
+#define OBJECTS_MAX     64         /* in which a callee is looked for */
+#define CALLEES_MAX     512        /* steps from a frame to those that it has called since */
 #define CALLEE_DISTANCE 8192 /* bytes from the end of a frame's stack to the one that it calls */
 
 static bool is_same(const struct python_offsets *o, const uint8_t *a, const uint8_t *b, bool first)
@@ -339,7 +340,7 @@ static uint64_t callee_in_objects(const struct stack_walk *w, uint64_t caller)
     const struct python_offsets *o = w->r->offsets;
     const struct stack_memory *m = w->m;
     uint64_t found = 0;
-    for (size_t i = 0; i < m->n_objects && i < CALLEES_MAX; i++) {
+    for (size_t i = 0; i < m->n_objects && i < OBJECTS_MAX; i++) {
         const uint8_t *bytes = w->r->copy + w->r->half + stack_object_at(w->r, m, i);
         /* What was a shim is other code's part of the C stack by now, and may hold anything. */
         if (stack_get64(bytes + o->frame_previous) == caller &&
@@ -352,7 +353,7 @@ static uint64_t callee_in_objects(const struct stack_walk *w, uint64_t caller)
 static bool is_known(const struct stack_walk *w, uint64_t frame)
 {
     bool known = !frame || stack_chunk_of(w->m, frame) < w->m->n_chunks;
-    for (size_t i = 0; i < w->m->n_objects && i < CALLEES_MAX && !known; i++)
+    for (size_t i = 0; i < w->m->n_objects && i < OBJECTS_MAX && !known; i++)
         known = w->m->objects[i] == frame;
     return known;
 }
@@ -395,8 +396,10 @@ int stack_find_callee(const struct stack_walk *w, uint64_t after, uint64_t *fram
             return FOUND;
         }
         /* It has returned, or its callee has and is being cleared away, which may take long; so may
-         * a debugger's hook between two instructions. */
-        return (a || w->last_resort) && after == *frame ? FOUND : AGAIN;
+         * a debugger's hook between two instructions, and whoever waits for a processor. */
+        bool still = w->r->doubtful == now;
+        w->r->doubtful = now;
+        return (a || still || w->last_resort) && after == *frame ? FOUND : AGAIN;
     }
     return AGAIN;
 }

@@ -64,6 +64,7 @@ static int look_at_heads(struct target *t, struct thread *expected, bool *ret_sa
     }
     bool along = expected && stack_prepare(&t->stack, &expected->memory, expected->address);
     int e = memory_batch_read(t->reader, b);
+    t->stack.took_ns = b->took_ns;
     if (e < 0 && along) {
         t->stack.prepared = NULL;
         return look_at_heads(t, NULL, ret_same);
