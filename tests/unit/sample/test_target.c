@@ -264,17 +264,24 @@ struct shares {
     size_t all, whole, right;
 };
 
+/* Who calls must be at the line of the call. */
 static void count_chain(void *context, const struct sample_thread *t)
 {
+    static const struct {
+        const char *function;
+        int first, last; /* line; last: of the call */
+    } chain[] = {{"<module>", 10, 10}, {"outer", 7, 8}, {"middle", 5, 6}, {"leaf", 1, 4}};
     struct shares *s = context;
     s->all++;
-    if (t->depth != 4)
-        return;
-    const struct sample_frame *leaf = t->frames[0], *root = t->frames[3];
-    s->whole += str_is(leaf->function, "leaf") && str_is(t->frames[1]->function, "middle") &&
-                str_is(t->frames[2]->function, "outer") && str_is(root->function, "<module>");
-    s->right += leaf->line >= 3 && leaf->line <= 4 && t->frames[1]->line == 6 &&
-                t->frames[2]->line == 8 && root->line == 10 && str_is(root->file, "<string>");
+    s->whole += t->depth == ARRAY_SIZE(chain);
+    bool right = t->depth > 0 && t->depth <= ARRAY_SIZE(chain);
+    for (size_t i = 0; i < t->depth && right; i++) {
+        const struct sample_frame *f = t->frames[t->depth - 1 - i];
+        bool calls = i + 1 < t->depth;
+        right = str_is(f->function, chain[i].function) && str_is(f->file, "<string>") &&
+                f->line >= (calls ? chain[i].last : chain[i].first) && f->line <= chain[i].last;
+    }
+    s->right += right;
 }
 
 static void test_busy(void **state)
@@ -299,10 +306,12 @@ static void test_busy(void **state)
         assert_int_equal(target_look(t, count_chain, &s, NULL), 0);
         usleep(1300);
     }
-    printf("%s: %zu samples, chain %zu, lines %zu, %lld errors\n", target_version(t), s.all,
+    printf("%s: %zu samples, %zu whole, %zu right, %lld errors\n", target_version(t), s.all,
            s.whole, s.right, (long long)target_counts(t).errors);
     assert_true(s.all >= 300);
-    assert_true(s.whole >= s.all - s.all / 100 && s.right >= s.all - s.all / 100);
+    assert_true(s.right >= s.all - s.all / 500);
+    /* A program that waits for a processor stands for several looks where it was. */
+    assert_true(s.whole >= s.all - s.all / 20);
     assert_int_equal(target_counts(t).errors, 0);
     target_close(t);
     child_end(&c);
