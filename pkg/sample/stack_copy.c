@@ -39,7 +39,8 @@ static bool in_window(const struct stack_reader *r, const struct stack_memory *m
     return m->window_size && at <= m->window_size - sizeof(uint64_t);
 }
 
-/* Those behind a piece are read the other way round, so that what counts comes close to it. */
+/* What a cframe held stays on the C stack until the next call, so it is read after the pointer to
+ * it: the other way round, a call between the two would look like the one before. */
 int stack_add_cells(struct stack_reader *r, const struct stack_memory *m, uint64_t thread)
 {
     struct stack_cells *c = &r->cells[r->n_cells];
@@ -48,11 +49,8 @@ int stack_add_cells(struct stack_reader *r, const struct stack_memory *m, uint64
     c->frame = c->cframe = 0;
     if (!o->thread_cframe)
         return add(r, thread + o->thread_frame, &c->frame, sizeof(c->frame));
-    int e = 0;
-    for (int i = 0; e == 0 && i < 2; i++)
-        e = i == behind ? add(r, thread + o->thread_cframe, &c->cframe, sizeof(c->cframe))
-                        : add(r, m->window, r->windows[behind], m->window_size);
-    return e;
+    int e = add(r, thread + o->thread_cframe, &c->cframe, sizeof(c->cframe));
+    return e < 0 ? e : add(r, m->window, r->windows[behind], m->window_size);
 }
 
 /* False: it lies where nothing was read. */
