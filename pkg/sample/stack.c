@@ -21,8 +21,8 @@
 #define SEEN_MAX         64   /* what was seen before counts half then */
 #define SPARE            20   /* frames of earlier looks that are kept in view */
 #define SLOWER           2 /* times the usual, and some more, shows that a copy was interrupted */
-#define SLOWER_NS        INT64_C(15000)
-#define WINDOW           64 /* of the innermost ones, in which they are looked for */
+#define SLOWER_NS        INT64_C(100000) /* cold caches are no interruption */
+#define WINDOW           64              /* of the innermost ones, in which they are looked for */
 
 static size_t add_spare(const struct stack_memory *m, const uint64_t *objects, size_t n,
                         uint64_t *spares, size_t n_spares, uint64_t frame)
