@@ -30,20 +30,17 @@
 #define IN_INTERPRETER_THREADS offsetof(PyInterpreterState, threads.head)
 #define IN_THREAD_FRAME        0
 #define IN_THREAD_CFRAME       offsetof(PyThreadState, cframe)
-#if MINOR >= 12
-#define IN_CFRAME offsetof(_PyCFrame, current_frame)
-#else
-#define IN_CFRAME offsetof(_PyCFrame, current_frame)
-#endif
-#define IN_THREAD_NATIVE offsetof(PyThreadState, native_thread_id)
-#define IN_THREAD_CHUNK  offsetof(PyThreadState, datastack_chunk)
-#define FRAME            _PyInterpreterFrame
-#define PREVIOUS         previous
-#define INSTRUCTION      prev_instr
-#define IN_OWNER         offsetof(FRAME, owner)
-#define IN_GENERATOR     0
-#define IN_STATE         0
-#define IN_STACK_TOP     offsetof(FRAME, stacktop)
+#define IN_CFRAME              offsetof(_PyCFrame, current_frame)
+#define IN_CFRAME_PREVIOUS     offsetof(_PyCFrame, previous)
+#define IN_THREAD_NATIVE       offsetof(PyThreadState, native_thread_id)
+#define IN_THREAD_CHUNK        offsetof(PyThreadState, datastack_chunk)
+#define FRAME                  _PyInterpreterFrame
+#define PREVIOUS               previous
+#define INSTRUCTION            prev_instr
+#define IN_OWNER               offsetof(FRAME, owner)
+#define IN_GENERATOR           0
+#define IN_STATE               0
+#define IN_STACK_TOP           offsetof(FRAME, stacktop)
 #if MINOR == 11
 #define IN_ENTRY offsetof(FRAME, is_entry)
 #else
@@ -58,6 +55,7 @@
 #define IN_THREAD_FRAME        offsetof(PyThreadState, frame)
 #define IN_THREAD_CFRAME       0
 #define IN_CFRAME              0
+#define IN_CFRAME_PREVIOUS     0
 #define IN_THREAD_NATIVE       0
 #define IN_THREAD_CHUNK        0
 #define FRAME                  PyFrameObject
@@ -97,6 +95,7 @@ FIELD(thread_interpreter, offsetof(PyThreadState, interp))
 FIELD(thread_frame, IN_THREAD_FRAME)
 FIELD(thread_cframe, IN_THREAD_CFRAME)
 FIELD(cframe_frame, IN_CFRAME)
+FIELD(cframe_previous, IN_CFRAME_PREVIOUS)
 FIELD(thread_pthread, offsetof(PyThreadState, thread_id))
 FIELD(thread_native, IN_THREAD_NATIVE)
 FIELD(thread_chunk, IN_THREAD_CHUNK)

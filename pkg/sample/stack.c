@@ -132,7 +132,7 @@ static int find_innermost(struct stack_walk *w, uint64_t *ret, uint64_t *ret_aft
     size_t last = r->n_cells - 1, before = stack_has_near_chunk(m) ? last - 1 : last;
     bool always = true, known = true;
     for (size_t i = 0; i <= last && known; i++) {
-        known = stack_innermost(r, m, &r->cells[i], &frames[i]) &&
+        known = stack_innermost(r, m, &r->cells[i], w->outer, &frames[i]) &&
                 (frames[i] || !is_left_over(w, &r->cells[i]));
         always = always && frames[i] == frames[0];
         if (known && frames[i])
@@ -168,14 +168,15 @@ static int settle(struct stack_walk *w, uint64_t top, uint64_t after)
 }
 
 /* While the innermost frame stays, so do all of its callers. */
-static bool still_there(struct stack_reader *r, const struct stack_memory *m, uint64_t thread,
-                        uint64_t top)
+static bool still_there(const struct stack_walk *w, uint64_t top)
 {
+    struct stack_reader *r = w->r;
     uint64_t now = 0;
     r->n_cells = 0;
-    int e = stack_add_cells(r, m, thread);
+    int e = stack_add_cells(r, w->m, w->thread);
     int last = memory_batch_read(r->reader, &r->batch);
-    return e == 0 && last == 0 && stack_innermost(r, m, &r->cells[0], &now) && now == top;
+    return e == 0 && last == 0 && stack_innermost(r, w->m, &r->cells[0], w->outer, &now) &&
+           now == top;
 }
 
 /* Who is interrupted in the middle of a copy has pieces of more than one moment, before and behind
@@ -193,7 +194,7 @@ static bool was_interrupted(const struct stack_reader *r, struct stack_memory *m
 
 /* One copy and one way through it. 0, AGAIN, or -errno. */
 static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thread,
-                    bool last_resort)
+                    bool last_resort, bool outer)
 {
     uint64_t top = 0, after = 0;
     bool known = m->n_chunks || m->n_objects || m->codes.n || m->window_size;
@@ -210,6 +211,7 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
                            .m = m,
                            .thread = thread,
                            .last_resort = last_resort,
+                           .outer = outer,
                            .only_certain = last_resort && !r->offsets->thread_chunk,
                            .objects = r->objects};
     e = find_innermost(&w, &top, &after);
@@ -231,7 +233,7 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     if (e == FOUND) {
         keep_objects(m, r->objects, w.n_objects);
         keep_chunks(m, w.used);
-        if (w.late && !last_resort && same && still_there(r, m, thread, top))
+        if (w.late && !last_resort && same && still_there(&w, top))
             return 0;
         if (w.only_certain)
             return r->depth || !top ? 0 : AGAIN;
@@ -246,7 +248,9 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
 }
 
 /* A generator's frame is linked to its caller only while it runs. Caught between two runs, or on
- * the way there by a processor that does something else now, the stack seems to begin with it. From
+ * the way there by a processor that does something else now, the stack seems to begin with it:
+ * while the cframe of a call that begins still holds what the one before had left there, who calls
+ * is the innermost. From
  * 3.12 on a shim stands below whatever C code runs, so that this is never a stack. Before, one that
  * a thread's C code runs first of all has no caller: look after look says so. */
 static bool is_torn(const struct stack_reader *r, struct stack_memory *m)
@@ -267,9 +271,10 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
     int seen = 0, result = -EAGAIN;
+    bool outer = false;
     r->doubtful = 0;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        int e = try_once(r, m, thread, attempt >= LAST_RESORT);
+        int e = try_once(r, m, thread, attempt >= LAST_RESORT, outer);
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
             return e;
         result = e == AGAIN ? -EAGAIN : e;
@@ -285,8 +290,13 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
             result = -EAGAIN;
             if (seen < ROOT_SEEN)
                 continue;
-            if (is_torn(r, m))
-                return result;
+            if (is_torn(r, m)) {
+                if (outer || !r->offsets->thread_cframe)
+                    return result;
+                outer = true;
+                seen = 0;
+                continue;
+            }
         }
         if (!r->depth || !r->suspended) {
             m->root = root;

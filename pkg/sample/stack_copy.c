@@ -30,13 +30,15 @@ static int add(struct stack_reader *r, uint64_t address, void *to, size_t len)
     return e;
 }
 
-/* Where in a window the pointer to the innermost frame lies; false: outside. */
-static bool in_window(const struct stack_reader *r, const struct stack_memory *m, uint64_t cframe,
-                      size_t *ret)
+/* What a field of a cframe holds, as a reading shows it; false: it lies where nothing was read. */
+static bool read_cframe(const struct stack_reader *r, const struct stack_memory *m,
+                        const struct stack_cells *c, uint64_t field, uint64_t *ret)
 {
-    uint64_t at = cframe + r->offsets->cframe_frame - m->window;
-    *ret = (size_t)at;
-    return m->window_size && at <= m->window_size - sizeof(uint64_t);
+    uint64_t at = field - m->window;
+    if (!m->window_size || at > m->window_size - sizeof(*ret))
+        return false;
+    *ret = stack_get64(r->windows[c != r->cells] + at);
+    return true;
 }
 
 /* What a cframe held stays on the C stack until the next call, so it is read after the pointer to
@@ -53,36 +55,36 @@ int stack_add_cells(struct stack_reader *r, const struct stack_memory *m, uint64
     return e < 0 ? e : add(r, m->window, r->windows[behind], m->window_size);
 }
 
-/* False: it lies where nothing was read. */
 bool stack_innermost(const struct stack_reader *r, const struct stack_memory *m,
-                     const struct stack_cells *c, uint64_t *ret)
+                     const struct stack_cells *c, bool outer, uint64_t *ret)
 {
-    size_t at = 0;
+    const struct python_offsets *o = r->offsets;
+    uint64_t cframe = c->cframe;
     *ret = c->frame;
-    if (!r->offsets->thread_cframe)
+    if (!o->thread_cframe)
         return true;
-    if (!in_window(r, m, c->cframe, &at))
-        return false;
-    *ret = stack_get64(r->windows[c != r->cells] + at);
-    return true;
+    return (!outer || read_cframe(r, m, c, cframe + o->cframe_previous, &cframe)) &&
+           read_cframe(r, m, c, cframe + o->cframe_frame, ret);
 }
 
-static void include(uint64_t *start, uint64_t *end, uint64_t cell)
+static void include(uint64_t *start, uint64_t *end, uint64_t first, uint64_t last)
 {
-    if (!*end || cell < *start)
-        *start = cell;
-    if (cell + sizeof(cell) > *end)
-        *end = cell + sizeof(cell);
+    if (!*end || first < *start)
+        *start = first;
+    if (last > *end)
+        *end = last;
 }
 
 /* Puts it into the window, with as much of what was there before as there is room for. What was of
  * no use for long goes. */
 void stack_see_cframe(const struct stack_reader *r, struct stack_memory *m, uint64_t cframe)
 {
-    uint64_t cell = cframe + r->offsets->cframe_frame;
-    if (!r->offsets->thread_cframe)
+    const struct python_offsets *o = r->offsets;
+    uint64_t first = cframe + o->cframe_frame;
+    uint64_t last = cframe + o->cframe_previous + sizeof(cframe);
+    if (!o->thread_cframe)
         return;
-    include(&m->recent_start, &m->recent_end, cell);
+    include(&m->recent_start, &m->recent_end, first, last);
     uint64_t start = m->window, end = m->window_size ? start + m->window_size : 0;
     bool over = ++m->recent >= WINDOW_KEPT;
     if (over) {
@@ -90,11 +92,11 @@ void stack_see_cframe(const struct stack_reader *r, struct stack_memory *m, uint
         end = m->recent_end;
         m->recent_end = m->recent = 0;
     }
-    include(&start, &end, cell);
+    include(&start, &end, first, last);
     if (end - start > 2 * STACK_WINDOW_MAX) {
-        start = cell; /* another stack, it may be */
-        end = cell + sizeof(cell);
-    } else if (end - start > STACK_WINDOW_MAX && start == cell) {
+        start = first; /* another stack, it may be */
+        end = last;
+    } else if (end - start > STACK_WINDOW_MAX && start == first) {
         end = start + STACK_WINDOW_MAX;
     } else if (end - start > STACK_WINDOW_MAX) {
         start = end - STACK_WINDOW_MAX;
@@ -315,10 +317,10 @@ void stack_remember_object(struct stack_memory *m, uint64_t address, size_t at)
 bool stack_moved(const struct stack_reader *r, const struct stack_memory *m)
 {
     uint64_t top, again;
-    if (r->prepared != m || !stack_innermost(r, m, &r->cells[0], &top))
+    if (r->prepared != m || !stack_innermost(r, m, &r->cells[0], false, &top))
         return false;
     for (size_t i = 1; i < r->n_cells; i++)
-        if (stack_innermost(r, m, &r->cells[i], &again) && again != top)
+        if (stack_innermost(r, m, &r->cells[i], false, &again) && again != top)
             return true;
     size_t head = r->offsets->frame_head;
     if (r->tail_len && top == m->tops[0].frame) {

@@ -88,13 +88,19 @@ class Looks:
     number: int = 0
     errors: int = 0
     late: int = 0
+    waited: bool = False  # the program, for a core, much of the time
 
     def __add__(self, other):
-        return Looks(self.number + other.number, self.errors + other.errors, self.late + other.late)
+        return Looks(
+            self.number + other.number,
+            self.errors + other.errors,
+            self.late + other.late,
+            self.waited or other.waited,
+        )
 
     @property
     def on_time(self):
-        return self.late * 20 <= self.number
+        return self.late * 20 <= self.number and not self.waited
 
     def __str__(self):
         return f"{self.errors} of {self.number} looks failed, {self.late} late"
@@ -106,7 +112,8 @@ ROUNDS = 3
 class Rounds:
     """Runs of one program, whose samples add up: chance shrinks, and a real difference does not.
     Where looks come late for want of a core, ours are left out and py-spy's are made up for
-    afterwards: what such a run says counts only where there is no other, and against neither."""
+    afterwards; where the program waits for one, a few of its stacks stand for most of the time.
+    What such a run says counts only where there is no other, and against neither."""
 
     def __init__(self):
         self.runs = []

@@ -14,6 +14,7 @@ from shares import shares
 RATE = 500
 POINTS = 3
 TORN = 0.1  # percent
+WAITING = 0.25  # of the time: then chance decides which stacks stand for the rest
 ERRORS = 2  # percent of the looks
 
 # Below 3.11 each frame is read for itself, in some 0.3 us: a recursion that goes 150 frames up and
@@ -35,10 +36,18 @@ def clock(pid, folder):
     return json.loads(path.read_text())
 
 
+def waiting(pid):
+    """Seconds for which it has waited for a core."""
+    with open(f"/proc/{pid}/schedstat") as file:
+        return int(file.read().split()[1]) / 1e9
+
+
 def measure(tools, python, folder, seconds):
     with program(python.path, "clock", folder) as pid:
         clock(pid, folder)
+        before = waiting(pid)
         text, looks = record_ours(tools, pid, seconds, RATE, folder)
+        looks.waited = waiting(pid) - before > seconds * WAITING
         return text, collections.Counter(clock(pid, folder)), looks
 
 

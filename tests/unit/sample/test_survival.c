@@ -270,7 +270,7 @@ static void test_many_threads(void **state)
     (void)state;
     pid_t pid =
         family_start("import threading, time\n"
-                     "threading.stack_size(65536)\n"
+                     "threading.stack_size(1 << 18)\n"
                      "def sleep(): time.sleep(1000)\n"
                      "for i in range(1500): threading.Thread(target=sleep, daemon=True).start()\n"
                      "def spin():\n"
