@@ -264,15 +264,17 @@ static void test_frozen(void **state)
         skip();
 }
 
-/* Who sleeps among many costs next to nothing: looks are whole, and who works is in all of them. */
+/* Who sleeps among many costs next to nothing: looks are whole, and who works is in all of them.
+ * PYSPY_TEST_THREADS: how many, where the processor is made up. */
 static void test_many_threads(void **state)
 {
     (void)state;
     pid_t pid =
-        family_start("import threading, time\n"
+        family_start("import os, threading, time\n"
                      "threading.stack_size(1 << 18)\n"
                      "def sleep(): time.sleep(1000)\n"
-                     "for i in range(1500): threading.Thread(target=sleep, daemon=True).start()\n"
+                     "n = int(os.environ.get('PYSPY_TEST_THREADS', 1500))\n"
+                     "for i in range(n): threading.Thread(target=sleep, daemon=True).start()\n"
                      "def spin():\n"
                      "    while True: pass\n"
                      "time.sleep(0.5)\n"
