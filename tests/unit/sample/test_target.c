@@ -262,6 +262,8 @@ static void test_not_python(void **state)
 
 struct shares {
     size_t all, whole, right;
+    size_t times; /* that it was not whole when it had just been */
+    bool partly;
 };
 
 /* Who calls must be at the line of the call. */
@@ -273,7 +275,10 @@ static void count_chain(void *context, const struct sample_thread *t)
     } chain[] = {{"<module>", 10, 10}, {"outer", 7, 8}, {"middle", 5, 6}, {"leaf", 1, 4}};
     struct shares *s = context;
     s->all++;
-    s->whole += t->depth == ARRAY_SIZE(chain);
+    bool partly = t->depth != ARRAY_SIZE(chain);
+    s->whole += !partly;
+    s->times += partly && !s->partly;
+    s->partly = partly;
     bool right = t->depth > 0 && t->depth <= ARRAY_SIZE(chain);
     for (size_t i = 0; i < t->depth && right; i++) {
         const struct sample_frame *f = t->frames[t->depth - 1 - i];
@@ -310,8 +315,8 @@ static void test_busy(void **state)
            s.whole, s.right, (long long)target_counts(t).errors);
     assert_true(s.all >= 300);
     assert_true(s.right >= s.all - s.all / 500);
-    /* A program that waits for a processor stands for several looks where it was. */
-    assert_true(s.whole >= s.all - s.all / 20);
+    /* A program that waits for a processor stands for many looks where it was. */
+    assert_true(s.whole >= s.all / 2 && s.times <= s.all / 100);
     assert_int_equal(target_counts(t).errors, 0);
     target_close(t);
     child_end(&c);
