@@ -34,6 +34,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runner", required=True)
     parser.add_argument("--py-spy", required=True)
+    parser.add_argument("--floor", help="sampler_floor, for what nobody can do without")
     parser.add_argument("--rate", type=int, default=100)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("pid", type=int)
@@ -52,6 +53,8 @@ def main():
                 f"{folder}/c.txt",
             ],
         }
+        if args.floor:
+            tools["waking up and one call"] = [args.floor]
         for name, command in tools.items():
             common = ["--pid", str(args.pid), "--rate", str(args.rate), "--duration"]
             short, _ = run([*command, *common, "2"])
