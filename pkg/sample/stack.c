@@ -249,10 +249,9 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
 
 /* A generator's frame is linked to its caller only while it runs. Caught between two runs, or on
  * the way there by a processor that does something else now, the stack seems to begin with it:
- * while the cframe of a call that begins still holds what the one before had left there, who calls
- * is the innermost. From
- * 3.12 on a shim stands below whatever C code runs, so that this is never a stack. Before, one that
- * a thread's C code runs first of all has no caller: look after look says so. */
+ * while the cframe of a call that begins holds what the one before had left there, who calls is the
+ * innermost. From 3.12 on a shim stands below whatever C code runs, so that this is never a stack.
+ * Before, one that a thread's C code runs first of all has no caller: look after look says so. */
 static bool is_torn(const struct stack_reader *r, struct stack_memory *m)
 {
     if (!r->depth || !r->suspended)
