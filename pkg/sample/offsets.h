@@ -26,7 +26,7 @@ struct python_offsets {
     uint32_t thread_frame;  /* innermost frame; 0: thread_cframe */
     uint32_t thread_cframe; /* pointer to a pointer to the innermost frame; 0: thread_frame */
     uint32_t cframe_frame;
-    uint32_t cframe_previous; /* of the C code that called the one whose cframe it is */
+    uint32_t cframe_previous; /* the one below it on the C stack */
     uint32_t thread_pthread;
     uint32_t thread_native; /* the kernel's ID; 0: none */
     uint32_t thread_status; /* of free-threaded builds, whose lock tells nothing; 0: none */

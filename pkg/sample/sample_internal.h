@@ -119,7 +119,7 @@ struct stack_memory {
     unsigned recent;
     struct stack_top tops[STACK_TOPS]; /* the most frequent one first */
     size_t n_tops;
-    int64_t usual_ns; /* that a copy takes at most where nothing interrupts it; 0: not known */
+    int64_t usual_ns; /* that a copy takes where nothing interrupts it; 0: not known */
     uint64_t root;    /* the outermost frame; 0: none */
     unsigned alone;   /* looks in a row that saw only a suspended generator's */
 };
@@ -148,12 +148,12 @@ struct stack_reader {
     size_t n_near;
     uint8_t tail[STACK_TAIL]; /* what lies at the last top, once more, where that is in a chunk */
     size_t tail_len;
-    int64_t took_ns;                     /* the copy, or the last part of a large one */
+    int64_t took_ns;                     /* the copy */
     const struct stack_memory *prepared; /* whose copy the batch's next reading makes */
     struct raw_frame frames[STACK_DEPTH_MAX];
     uint64_t objects[STACK_DEPTH_MAX + 1]; /* of the way through the copy */
     size_t depth;
-    uint64_t doubtful; /* frame of which the attempt before could not say whether it has returned */
+    uint64_t doubtful; /* of which an attempt before could not say whether it has returned */
     bool cut;          /* there are more, further out */
     bool suspended;    /* the outermost frame is a generator's without a caller */
 };

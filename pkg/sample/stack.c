@@ -13,22 +13,21 @@
 #include "base/alloc.h"
 #include "sample/stack.h"
 
-#define ATTEMPTS         24
-#define LAST_RESORT      12   /* attempts after which less than all is better than nothing */
-#define ROOT_SEEN        8    /* times in a row */
-#define ALONE_LOOKS      8    /* in a row */
-#define THREAD_STATE_MAX 1024 /* bytes of a PyThreadState in 3.11 and 3.12 */
-#define SEEN_MAX         64   /* what was seen before counts half then */
-#define SPARE            20   /* frames of earlier looks that are kept in view */
-#define SLOWER           2 /* times the usual, and some more, shows that a copy was interrupted */
-#define SLOWER_NS        INT64_C(100000) /* cold caches are no interruption */
-#define WINDOW           64              /* of the innermost ones, in which they are looked for */
+#define ATTEMPTS    24
+#define LAST_RESORT 12 /* attempts after which less than all is better than nothing */
+#define ROOT_SEEN   8  /* times in a row */
+#define ALONE_LOOKS 8  /* in a row */
+#define SEEN_MAX    64 /* what was seen before counts half then */
+#define SPARE       20 /* frames of earlier looks that are kept in view */
+#define SLOWER      2  /* times the usual, and some more, shows that a copy was interrupted */
+#define SLOWER_NS   INT64_C(100000) /* cold caches are no interruption */
+#define INNER       64              /* of the innermost ones, in which they are looked for */
 
 static size_t add_spare(const struct stack_memory *m, const uint64_t *objects, size_t n,
                         uint64_t *spares, size_t n_spares, uint64_t frame)
 {
     bool known = n_spares == SPARE || stack_chunk_of(m, frame) < m->n_chunks;
-    for (size_t k = 0; k < n && k < WINDOW && !known; k++)
+    for (size_t k = 0; k < n && k < INNER && !known; k++)
         known = objects[k] == frame;
     for (size_t k = 0; k < n_spares && !known; k++)
         known = spares[k] == frame;
@@ -45,8 +44,8 @@ static void keep_objects(struct stack_memory *m, const uint64_t *objects, size_t
     uint64_t spares[SPARE];
     for (size_t i = 0; i < m->n_tops; i++)
         n_spares = add_spare(m, objects, n, spares, n_spares, m->tops[i].frame);
-    /* Deep ones are beyond the window; those do not come and go. */
-    for (size_t i = 0; i < m->n_objects && i < WINDOW; i++)
+    /* Deep ones are beyond those; those do not come and go. */
+    for (size_t i = 0; i < m->n_objects && i < INNER; i++)
         n_spares = add_spare(m, objects, n, spares, n_spares, m->objects[i]);
     m->n_objects = 0;
     for (size_t i = 0; i < n_spares + n; i++)
@@ -115,13 +114,6 @@ static void see_caller(struct stack_memory *m, uint64_t frame, uint64_t caller)
     }
 }
 
-/* A cframe without a frame is the one in the thread's state; one on the C stack is of a call that
- * has just begun or has returned. */
-static bool is_left_over(const struct stack_walk *w, const struct stack_cells *c)
-{
-    return w->r->offsets->thread_cframe && c->cframe - w->thread >= THREAD_STATE_MAX;
-}
-
 /* The innermost frame, where the pointer led to just behind and, where one of the near pieces was
  * read while it was the innermost, its bytes. AGAIN: it was in none of them at its time. */
 static int find_innermost(struct stack_walk *w, uint64_t *ret, uint64_t *ret_after)
@@ -132,8 +124,8 @@ static int find_innermost(struct stack_walk *w, uint64_t *ret, uint64_t *ret_aft
     size_t last = r->n_cells - 1, before = stack_has_near_chunk(m) ? last - 1 : last;
     bool always = true, known = true;
     for (size_t i = 0; i <= last && known; i++) {
-        known = stack_innermost(r, m, &r->cells[i], w->outer, &frames[i]) &&
-                (frames[i] || !is_left_over(w, &r->cells[i]));
+        known = stack_innermost(r, m, &r->cells[i], &frames[i]) &&
+                (frames[i] || stack_may_be_empty(r, m, &r->cells[i], w->thread));
         always = always && frames[i] == frames[0];
         if (known && frames[i])
             see_top(m, frames[i]);
@@ -175,8 +167,7 @@ static bool still_there(const struct stack_walk *w, uint64_t top)
     r->n_cells = 0;
     int e = stack_add_cells(r, w->m, w->thread);
     int last = memory_batch_read(r->reader, &r->batch);
-    return e == 0 && last == 0 && stack_innermost(r, w->m, &r->cells[0], w->outer, &now) &&
-           now == top;
+    return e == 0 && last == 0 && stack_innermost(r, w->m, &r->cells[0], &now) && now == top;
 }
 
 /* Who is interrupted in the middle of a copy has pieces of more than one moment, before and behind
@@ -187,14 +178,16 @@ static bool was_interrupted(const struct stack_reader *r, struct stack_memory *m
     bool interrupted = m->usual_ns && r->took_ns > most;
     if (!m->usual_ns || r->took_ns < m->usual_ns)
         m->usual_ns = r->took_ns;
-    else
-        m->usual_ns += interrupted ? m->usual_ns : m->usual_ns / 64; /* the stack may have grown */
+    else if (!interrupted)
+        m->usual_ns += m->usual_ns / 64;
+    else /* or the stack has grown */
+        m->usual_ns = m->usual_ns > r->took_ns / 8 ? 2 * m->usual_ns : r->took_ns / 4;
     return interrupted;
 }
 
 /* One copy and one way through it. 0, AGAIN, or -errno. */
 static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thread,
-                    bool last_resort, bool outer)
+                    bool last_resort)
 {
     uint64_t top = 0, after = 0;
     bool known = m->n_chunks || m->n_objects || m->codes.n || m->window_size;
@@ -211,7 +204,6 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
                            .m = m,
                            .thread = thread,
                            .last_resort = last_resort,
-                           .outer = outer,
                            .only_certain = last_resort && !r->offsets->thread_chunk,
                            .objects = r->objects};
     e = find_innermost(&w, &top, &after);
@@ -248,9 +240,8 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
 }
 
 /* A generator's frame is linked to its caller only while it runs. Caught between two runs, or on
- * the way there by a processor that does something else now, the stack seems to begin with it:
- * while the cframe of a call that begins holds what the one before had left there, who calls is the
- * innermost. From 3.12 on a shim stands below whatever C code runs, so that this is never a stack.
+ * the way there by a processor that does something else now, the stack seems to begin with it.
+ * From 3.12 on a shim stands below whatever C code runs, so that this is never a stack.
  * Before, one that a thread's C code runs first of all has no caller: look after look says so. */
 static bool is_torn(const struct stack_reader *r, struct stack_memory *m)
 {
@@ -270,10 +261,9 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
     int seen = 0, result = -EAGAIN;
-    bool outer = false;
     r->doubtful = 0;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        int e = try_once(r, m, thread, attempt >= LAST_RESORT, outer);
+        int e = try_once(r, m, thread, attempt >= LAST_RESORT);
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
             return e;
         result = e == AGAIN ? -EAGAIN : e;
@@ -289,13 +279,8 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
             result = -EAGAIN;
             if (seen < ROOT_SEEN)
                 continue;
-            if (is_torn(r, m)) {
-                if (outer || !r->offsets->thread_cframe)
-                    return result;
-                outer = true;
-                seen = 0;
-                continue;
-            }
+            if (is_torn(r, m))
+                return result;
         }
         if (!r->depth || !r->suspended) {
             m->root = root;

@@ -28,10 +28,12 @@ static inline bool stack_tells_calls(const struct python_offsets *o)
 int stack_capture(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
 /* One reading of the pointer to the innermost frame, into r->cells. */
 int stack_add_cells(struct stack_reader *r, const struct stack_memory *m, uint64_t thread);
-/* False: it lies where nothing was read, as stack_see_cframe() should be told. outer: not of the
- * cframe that the thread points to, but of the one before. */
+/* False: it lies where nothing was read, as stack_see_cframe() should be told. */
 bool stack_innermost(const struct stack_reader *r, const struct stack_memory *m,
-                     const struct stack_cells *c, bool outer, uint64_t *ret);
+                     const struct stack_cells *c, uint64_t *ret);
+/* Whether a pointer to no frame says that the thread runs no Python code. */
+bool stack_may_be_empty(const struct stack_reader *r, const struct stack_memory *m,
+                        const struct stack_cells *c, uint64_t thread);
 void stack_see_cframe(const struct stack_reader *r, struct stack_memory *m, uint64_t cframe);
 /* Which chunk holds the address; m->n_chunks: none. */
 size_t stack_chunk_of(const struct stack_memory *m, uint64_t address);
@@ -49,7 +51,6 @@ struct stack_walk {
     struct stack_memory *m;
     uint64_t thread;
     bool last_resort;         /* it has failed often */
-    bool outer;               /* the innermost cframe has no frame yet */
     bool only_certain;        /* so leave out what lies above a frame that did not stand */
     bool stayed;              /* the pointer to the innermost frame, while the chunk was copied */
     const uint8_t *innermost; /* its bytes, and behind them those of its callers of late; NULL */

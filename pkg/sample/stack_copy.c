@@ -4,9 +4,10 @@
 #include "base/alloc.h"
 #include "sample/stack.h"
 
-#define CHUNK_MAX   (1u << 20) /* bytes of one piece of the data stack */
-#define COPY_MAX    (8u << 20)
-#define WINDOW_KEPT 1024 /* readings of where a cframe is, for which the window does not shrink */
+#define CHUNK_MAX        (1u << 20) /* bytes of one piece of the data stack */
+#define COPY_MAX         (8u << 20)
+#define THREAD_STATE_MAX 1024 /* bytes of a PyThreadState in 3.11 and 3.12 */
+#define WINDOW_KEPT      1024 /* readings of where a cframe is, for which the window does not shrink */
 
 void stack_memory_finish(struct stack_memory *m)
 {
@@ -26,6 +27,7 @@ static int add(struct stack_reader *r, uint64_t address, void *to, size_t len)
     if (memory_batch_add(&r->batch, address, to, len))
         return 0;
     int e = memory_batch_read(r->reader, &r->batch);
+    r->took_ns += r->batch.took_ns;
     memory_batch_add(&r->batch, address, to, len);
     return e;
 }
@@ -56,15 +58,27 @@ int stack_add_cells(struct stack_reader *r, const struct stack_memory *m, uint64
 }
 
 bool stack_innermost(const struct stack_reader *r, const struct stack_memory *m,
-                     const struct stack_cells *c, bool outer, uint64_t *ret)
+                     const struct stack_cells *c, uint64_t *ret)
 {
-    const struct python_offsets *o = r->offsets;
-    uint64_t cframe = c->cframe;
     *ret = c->frame;
-    if (!o->thread_cframe)
-        return true;
-    return (!outer || read_cframe(r, m, c, cframe + o->cframe_previous, &cframe)) &&
-           read_cframe(r, m, c, cframe + o->cframe_frame, ret);
+    return !r->offsets->thread_cframe ||
+           read_cframe(r, m, c, c->cframe + r->offsets->cframe_frame, ret);
+}
+
+static bool in_thread(uint64_t cframe, uint64_t thread)
+{
+    return cframe - thread < THREAD_STATE_MAX;
+}
+
+/* The thread's state holds the outermost cframe, without a frame. One without on the C stack is a
+ * greenlet's if that is the one before it, or else of a call that begins or has ended. */
+bool stack_may_be_empty(const struct stack_reader *r, const struct stack_memory *m,
+                        const struct stack_cells *c, uint64_t thread)
+{
+    uint64_t previous = 0;
+    return !r->offsets->thread_cframe || in_thread(c->cframe, thread) ||
+           (read_cframe(r, m, c, c->cframe + r->offsets->cframe_previous, &previous) &&
+            in_thread(previous, thread));
 }
 
 static void include(uint64_t *start, uint64_t *end, uint64_t first, uint64_t last)
@@ -258,12 +272,14 @@ int stack_capture(struct stack_reader *r, struct stack_memory *m, uint64_t threa
     if (!knows(r, m)) {
         uint64_t cframe = 0;
         e = memory_read(r->reader, thread + r->offsets->thread_cframe, &cframe, sizeof(cframe));
-        stack_see_cframe(r, m, cframe);
+        if (e == 0)
+            stack_see_cframe(r, m, cframe);
     }
+    r->took_ns = 0;
     if (e == 0)
         e = add_all(r, m, thread);
     int last = memory_batch_read(r->reader, &r->batch);
-    r->took_ns = r->batch.took_ns;
+    r->took_ns += r->batch.took_ns;
     return e < 0 ? e : last;
 }
 
@@ -317,10 +333,10 @@ void stack_remember_object(struct stack_memory *m, uint64_t address, size_t at)
 bool stack_moved(const struct stack_reader *r, const struct stack_memory *m)
 {
     uint64_t top, again;
-    if (r->prepared != m || !stack_innermost(r, m, &r->cells[0], false, &top))
+    if (r->prepared != m || !stack_innermost(r, m, &r->cells[0], &top))
         return false;
     for (size_t i = 1; i < r->n_cells; i++)
-        if (stack_innermost(r, m, &r->cells[i], false, &again) && again != top)
+        if (stack_innermost(r, m, &r->cells[i], &again) && again != top)
             return true;
     size_t head = r->offsets->frame_head;
     if (r->tail_len && top == m->tops[0].frame) {

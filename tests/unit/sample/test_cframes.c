@@ -18,6 +18,7 @@
 #define MODULE     (CHUNK + 64)
 #define GENERATORS 0x30000
 #define C_STACK    0x100000
+#define CHUNK_SIZE 0x10000
 #define SMALL      1024
 #define C_SIZE     (1u << 20)
 #define FIRST      (C_STACK + C_SIZE - 64) /* cframe of the module; stacks grow downwards */
@@ -30,7 +31,7 @@ struct world {
     const struct python_offsets *offsets;
     void (*pass)(struct world *w);                  /* a piece more has been read */
     void (*interrupt)(struct world *w, bool begin); /* around the chunk; NULL: it is not */
-    uint8_t thread[SMALL], chunk[SMALL], generators[SMALL], c_stack[C_SIZE];
+    uint8_t thread[SMALL], chunk[CHUNK_SIZE], generators[SMALL], c_stack[C_SIZE];
     size_t pieces, bytes;
 };
 
@@ -86,9 +87,10 @@ static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
         uint64_t address = (uint64_t)(uintptr_t)remote[i].iov_base;
         bool c = address >= C_STACK;
         uint8_t *const pieces[] = {w->thread, w->chunk, w->generators};
+        static const size_t sizes[] = {SMALL, CHUNK_SIZE, SMALL, C_SIZE};
         size_t piece = (size_t)(address >> 16) - 1;
         size_t from = (size_t)(c ? address - C_STACK : address & 0xffff);
-        if ((!c && piece >= ARRAY_SIZE(pieces)) || from + local[i].iov_len > (c ? C_SIZE : SMALL))
+        if ((!c && piece >= ARRAY_SIZE(pieces)) || from + local[i].iov_len > sizes[c ? 3 : piece])
             return done ? done : -EFAULT;
         bool interrupted = w->interrupt && address == CHUNK && local[i].iov_len > 64;
         if (interrupted)
@@ -112,7 +114,7 @@ static struct world *begin(unsigned minor)
     *w = (struct world){.reader = {.read = world_read}, .offsets = offsets_find(minor)};
     const struct python_offsets *o = w->offsets;
     put64(w->thread + o->thread_chunk, CHUNK);
-    put64(w->chunk + 8, SMALL);
+    put64(w->chunk + 8, CHUNK_SIZE);
     uint8_t *module = w->chunk + (MODULE - CHUNK);
     put64(module + o->frame_code, 1);
     memset(module + o->frame_stack_top, 0xff, sizeof(int));
@@ -217,8 +219,8 @@ static void test_interrupted(void **state)
     }
 }
 
-/* The cframe of a call that begins holds what the last one left there, a generator between two
- * runs, for as long as the thread waits for a processor. */
+/* The cframe of a call that begins holds what the last one left there, for as long as the thread
+ * waits for a processor: no stack at all, and no word that there is none. */
 static void test_call_that_begins(void **state)
 {
     (void)state;
@@ -226,20 +228,76 @@ static void test_call_that_begins(void **state)
         struct world *w = begin(minors[k]);
         _cleanup_(stack_memory_finish) struct stack_memory m = {0};
         for (size_t i = 0; i < 100; i++) {
-            bool begins = i % 4 == 3;
-            set_cframe(w, SECOND, generator(0), FIRST);
-            link(w, 0, !begins);
-            point_to(w, i % 4 ? SECOND : FIRST);
-            assert_int_equal(look(&m), begins || i % 4 == 0 ? 1 : 2);
-            assert_int_equal(reader.frames[0].address,
-                             begins || i % 4 == 0 ? (uint64_t)MODULE : generator(0));
+            bool between = i % 3 == 1, none = i % 3 == 2;
+            set_cframe(w, SECOND, none ? 0 : generator(0), FIRST);
+            link(w, 0, !between);
+            point_to(w, SECOND);
+            assert_int_equal(look(&m), between || none ? -EAGAIN : 2);
         }
-        /* Nor does a call that begins from no Python code at all make a stack of it. */
-        put64(w->thread + 512 + w->offsets->cframe_frame, 0);
-        set_cframe(w, SECOND, generator(0), THREAD + 512);
-        link(w, 0, false);
+    }
+}
+
+/* A greenlet's own cframe lies on the C stack; one whose C code sleeps has no frame. */
+static void test_greenlet(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        assert_int_equal(look(&m), 1);
+        set_cframe(w, SECOND, 0, THREAD + 512);
         point_to(w, SECOND);
-        assert_int_equal(look(&m), -EAGAIN);
+        assert_int_equal(look(&m), 0);
+        for (size_t i = 0; i < 50; i++) {
+            int64_t before = w->reader.calls;
+            assert_int_equal(look(&m), 0);
+            assert_in_range(w->reader.calls - before, 1, 3);
+        }
+        point_to(w, FIRST);
+        assert_int_equal(look(&m), 1);
+    }
+}
+
+/* A frame that waits for a processor after it has taken back what it called looks as if it still
+ * called something. Asked twice, it is what it is; asked once, it might be on its way. */
+static void test_frame_that_stands(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        assert_int_equal(look(&m), 1);
+        memset(w->chunk + (MODULE - CHUNK) + w->offsets->frame_stack_top, 0, sizeof(int));
+        for (size_t i = 0; i < 50; i++) {
+            int64_t before = w->reader.calls;
+            assert_int_equal(look(&m), 1);
+            assert_in_range(w->reader.calls - before, 2, 4);
+        }
+    }
+}
+
+/* Many functions have called one another when the chunk is read, and all have returned behind. */
+#define CALLS 400
+
+static void test_deep_within_one_copy(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        const struct python_offsets *o = w->offsets;
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        size_t step = (o->frame_head + 7) / 8 * 8;
+        for (size_t i = 1; i <= CALLS; i++) {
+            uint8_t *caller = w->chunk + (MODULE - CHUNK) + (i - 1) * step, *frame = caller + step;
+            memset(caller + o->frame_stack_top, 0, sizeof(int));
+            memset(frame + o->frame_stack_top, 0xff, sizeof(int));
+            put64(frame + o->frame_code, 1);
+            put64(frame + o->frame_previous, MODULE + (i - 1) * step);
+        }
+        m.chunks[0] =
+            (struct stack_chunk){.address = CHUNK, .size = CHUNK_SIZE, .used = CHUNK_SIZE};
+        m.n_chunks = 1;
+        assert_int_equal(look(&m), CALLS + 1);
     }
 }
 
@@ -285,9 +343,9 @@ static void test_far_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_after_the_other),
-        cmocka_unit_test(test_interrupted),
-        cmocka_unit_test(test_call_that_begins),
+        cmocka_unit_test(test_one_after_the_other), cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_call_that_begins),    cmocka_unit_test(test_greenlet),
+        cmocka_unit_test(test_frame_that_stands),   cmocka_unit_test(test_deep_within_one_copy),
         cmocka_unit_test(test_far_apart),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
