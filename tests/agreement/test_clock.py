@@ -20,7 +20,7 @@ ERRORS = 2  # percent of the looks
 # Below 3.11 each frame is read for itself, in some 0.3 us: a recursion that goes 150 frames up and
 # down in less time than that takes is mostly lost, and what takes less than 1 us is seen too
 # rarely. It is no worse than this, in points and in percent of the looks.
-POINTS_BY_FRAME = 10
+POINTS_BY_FRAME = 20
 ERRORS_BY_FRAME = 5
 PARTS = ("recurse", "alternate", "generate", "delegate", "catch")
 
