@@ -22,6 +22,11 @@ ERRORS = 2  # percent of the looks
 # rarely. It is no worse than this, in points and in percent of the looks.
 POINTS_BY_FRAME = 20
 ERRORS_BY_FRAME = 5
+
+# Free-threaded builds give each new generator another address, so that it is not among those that
+# are copied: where generators live for less than a copy takes, and delegate, 3 to 5 points are
+# missing on an idle machine.
+POINTS_NEW_ADDRESSES = 7
 PARTS = ("recurse", "alternate", "generate", "delegate", "catch")
 
 
@@ -74,8 +79,9 @@ def wrong(sampled, spent, looks, most_points, most_errors):
 
 def test_clock(tools, python, tmp_path, table, pytestconfig):
     seconds = 10 if pytestconfig.getoption("--full") else 4
-    by_frame = python.version < (3, 11)
-    bounds = (POINTS_BY_FRAME, ERRORS_BY_FRAME) if by_frame else (POINTS, ERRORS)
+    bounds = (POINTS_NEW_ADDRESSES if python.free_threaded else POINTS, ERRORS)
+    if python.version < (3, 11):
+        bounds = (POINTS_BY_FRAME, ERRORS_BY_FRAME)
     rounds, found = Rounds(), [""]
     while found and rounds.wanted():
         text, spent, looks = rounds.add(*measure(tools, python, tmp_path, seconds))
