@@ -1,27 +1,26 @@
 #include "base/clock.h"
 
 #include <stdbool.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 
-static int64_t read_clock(clockid_t id)
+int64_t clock_read_ns(clockid_t id)
 {
     struct timespec ts;
     clock_gettime(id, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
 static int64_t system_monotonic(const struct clock *self)
 {
     (void)self;
-    return read_clock(CLOCK_MONOTONIC);
+    return clock_read_ns(CLOCK_MONOTONIC) / 1000000;
 }
 
 static int64_t system_wall(const struct clock *self)
 {
     (void)self;
-    return read_clock(CLOCK_REALTIME);
+    return clock_read_ns(CLOCK_REALTIME) / 1000000;
 }
 
 const struct clock clock_system = {system_monotonic, system_wall};

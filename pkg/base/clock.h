@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <time.h>
 
 #include "base/str.h"
 
@@ -10,6 +11,9 @@ struct clock {
     int64_t (*monotonic_ms)(const struct clock *self);
     int64_t (*wall_ms)(const struct clock *self); /* milliseconds since 1970 UTC */
 };
+
+/* Nanoseconds of one of the kernel's clocks, for what is not tested with made-up time. */
+int64_t clock_read_ns(clockid_t id);
 
 extern const struct clock clock_system;
 

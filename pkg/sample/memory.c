@@ -1,7 +1,8 @@
 #include "sample/memory.h"
 
 #include <errno.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 static ssize_t process_read(struct memory_reader *self, const struct iovec *local,
                             const struct iovec *remote, size_t n)
@@ -18,9 +19,7 @@ void memory_process_init(struct memory_process *m, pid_t pid)
 
 int64_t memory_now_ms(void)
 {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-    return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+    return clock_read_ns(CLOCK_MONOTONIC_COARSE) / 1000000;
 }
 
 bool memory_late(const struct memory_reader *r)
@@ -57,20 +56,13 @@ bool memory_batch_add(struct memory_batch *b, uint64_t address, void *to, size_t
     return true;
 }
 
-static int64_t now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
-
 int memory_batch_read(struct memory_reader *r, struct memory_batch *b)
 {
     if (!b->n)
         return 0;
-    int64_t begun = now_ns();
+    int64_t begun = clock_read_ns(CLOCK_MONOTONIC);
     int result = read_all(r, b->local, b->remote, b->n, b->bytes);
-    b->took_ns = now_ns() - begun;
+    b->took_ns = clock_read_ns(CLOCK_MONOTONIC) - begun;
     b->n = b->bytes = 0;
     return result;
 }

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/map.h"
 #include "proc/proc.h"
 #include "sample/record_internal.h"
@@ -47,9 +48,7 @@ struct record {
 static int64_t system_now_ns(struct record_time *self)
 {
     (void)self;
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec * NS + ts.tv_nsec;
+    return clock_read_ns(CLOCK_MONOTONIC);
 }
 
 static void system_sleep_until(struct record_time *self, int64_t ns, struct pollfd *fds, size_t n)

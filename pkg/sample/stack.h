@@ -28,7 +28,7 @@ static inline bool stack_tells_calls(const struct python_offsets *o)
 int stack_capture(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
 /* One reading of the pointer to the innermost frame, into r->cells. */
 int stack_add_cells(struct stack_reader *r, const struct stack_memory *m, uint64_t thread);
-/* False: it lies where nothing was read, as stack_see_cframe() should be told. */
+/* False: it lies where nothing was read. */
 bool stack_innermost(const struct stack_reader *r, const struct stack_memory *m,
                      const struct stack_cells *c, uint64_t *ret);
 /* Whether a pointer to no frame says that the thread runs no Python code. */

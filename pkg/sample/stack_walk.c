@@ -310,28 +310,65 @@ static const uint8_t *bytes_near(const struct stack_walk *w, uint64_t frame)
     return w->r->copy + w->r->half + c->at + (frame - c->address);
 }
 
+/* The frame in the near chunk, from an offset on, whose caller it says another is. 0: none. */
+static uint64_t find_callee(const struct stack_walk *w, uint64_t from, uint64_t caller, bool by_c)
+{
+    const struct python_offsets *o = w->r->offsets;
+    const struct stack_chunk *c = &w->m->chunks[w->m->near_chunk];
+    const uint8_t *chunk = w->r->copy + w->r->half + c->at;
+    if (from > c->used)
+        return 0;
+    for (uint64_t at = from; at < from + CALLEE_DISTANCE && at + o->frame_head <= c->used; at += 8)
+        if (stack_get64(chunk + at + o->frame_previous) == caller &&
+            chunk[at + o->frame_owner] < OWNER_SHIM &&
+            (by_c || is_called_by_python(o, chunk + at)) && !has_returned(o, chunk + at))
+            return c->address + at;
+    return 0;
+}
+
 /* The frame that one in the near chunk has called, if that is in it, too: it lies behind what the
  * caller's stack holds. 0: there is none. */
 static uint64_t callee_in_chunk(const struct stack_walk *w, uint64_t caller, const uint8_t *bytes)
 {
     const struct python_offsets *o = w->r->offsets;
-    const struct stack_chunk *c = &w->m->chunks[w->m->near_chunk];
-    const uint8_t *chunk = w->r->copy + w->r->half + c->at;
-    uint64_t end;
+    uint64_t chunk = w->m->chunks[w->m->near_chunk].address, end;
     if (o->frame_stack_pointer) {
-        end = stack_get64(bytes + o->frame_stack_pointer) - c->address;
+        end = stack_get64(bytes + o->frame_stack_pointer) - chunk;
     } else {
         uint32_t top;
         memcpy(&top, bytes + o->frame_stack_top, sizeof(top));
-        end = caller - c->address + o->frame_head + UINT64_C(8) * top;
+        end = caller - chunk + o->frame_head + UINT64_C(8) * top;
     }
-    if (end > c->used)
-        return 0;
-    for (uint64_t at = end; at < end + CALLEE_DISTANCE && at + o->frame_head <= c->used; at += 8)
-        if (stack_get64(chunk + at + o->frame_previous) == caller &&
-            is_called_by_python(o, chunk + at) && !has_returned(o, chunk + at))
-            return c->address + at;
-    return 0;
+    return find_callee(w, end, caller, false);
+}
+
+/* What is left over from before neither runs nor calls what does. */
+static bool is_alive(const struct stack_walk *w, uint64_t frame)
+{
+    for (size_t steps = 0; frame && steps < CALLEES_MAX; steps++) {
+        const uint8_t *bytes = bytes_near(w, frame);
+        if (!bytes || runs_itself(w->r->offsets, bytes))
+            return bytes;
+        frame = callee_in_chunk(w, frame, bytes);
+    }
+    return false;
+}
+
+/* The frame in the near chunk that C code has called, which one in it runs. From 3.12 on a shim
+ * stands in between. 0: there is none, or not certainly. */
+static uint64_t callee_of_c(const struct stack_walk *w, uint64_t caller)
+{
+    const struct python_offsets *o = w->r->offsets;
+    const struct stack_memory *m = w->m;
+    uint64_t from = caller - m->chunks[m->near_chunk].address + o->frame_head, found = 0;
+    if (o->frame_entry)
+        found = find_callee(w, from, caller, true);
+    for (size_t i = 0; !o->frame_entry && i < m->n_objects && i < OBJECTS_MAX && !found; i++) {
+        const uint8_t *bytes = w->r->copy + w->r->half + stack_object_at(w->r, m, i);
+        if (is_shim(w, bytes) && stack_get64(bytes + o->frame_previous) == caller)
+            found = find_callee(w, from, m->objects[i], true);
+    }
+    return found && is_alive(w, found) ? found : 0;
 }
 
 /* Of those that were called of late. */
@@ -381,7 +418,11 @@ int stack_find_callee(const struct stack_walk *w, uint64_t after, uint64_t *fram
     uint64_t now = *frame, next;
     for (size_t steps = 0; steps < CALLEES_MAX; steps++, now = next) {
         const uint8_t *bytes = bytes_near(w, now);
-        if (!bytes || !is_calling(o, bytes)) {
+        bool calling = bytes && is_calling(o, bytes);
+        next = bytes && !calling ? callee_of_c(w, now) : 0;
+        if (next)
+            continue;
+        if (!calling) {
             *frame = now;
             return FOUND;
         }

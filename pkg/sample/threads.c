@@ -1,22 +1,15 @@
 #include "sample/threads.h"
 
 #include <errno.h>
-#include <time.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 
 #define REFRESH_MS   1000 /* the lists are walked at least this often */
 #define KERNEL_MS    100 /* and those that the kernel did not know are looked for again after this */
 #define KERNEL_SHARE 100  /* one part of time in so many may go into reading /proc/PID/task */
 #define PTHREAD_HEAD 1024 /* bytes of struct pthread that are searched for the thread's ID */
 #define THREAD_MAX   4096 /* bytes of a thread state that are looked at */
-
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-    return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
 
 static int read64(struct threads *ts, uint64_t address, uint64_t *ret)
 {
@@ -67,25 +60,18 @@ static uint32_t find_pthread_id(struct threads *ts)
     return n && ts->n ? candidates[0] : 0;
 }
 
-static int64_t now_ns(clockid_t clock)
-{
-    struct timespec ts;
-    clock_gettime(clock, &ts);
-    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
-
 /* Threads that live for a moment are worth it for as long as there are few. */
 static void refresh_kernel(struct threads *ts)
 {
-    if (now_ns(CLOCK_MONOTONIC) < ts->kernel_next_ns)
+    if (clock_read_ns(CLOCK_MONOTONIC) < ts->kernel_next_ns)
         return;
-    int64_t begun = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    int64_t begun = clock_read_ns(CLOCK_THREAD_CPUTIME_ID);
     for (size_t i = 0; i < ts->n; i++)
         ts->at[i]->kernel = NULL;
     kernel_refresh(ts->kernel, NULL);
-    int64_t wait = (now_ns(CLOCK_THREAD_CPUTIME_ID) - begun) * KERNEL_SHARE;
+    int64_t wait = (clock_read_ns(CLOCK_THREAD_CPUTIME_ID) - begun) * KERNEL_SHARE;
     int64_t most = KERNEL_MS * INT64_C(1000000);
-    ts->kernel_next_ns = now_ns(CLOCK_MONOTONIC) + (wait < most ? wait : most);
+    ts->kernel_next_ns = clock_read_ns(CLOCK_MONOTONIC) + (wait < most ? wait : most);
 }
 
 static struct kernel_thread *match(struct threads *ts, struct thread *thread)
@@ -282,7 +268,7 @@ int threads_refresh(struct threads *ts)
             free_thread(ts, ts->at[i]);
     }
     ts->n = left;
-    ts->refreshed_ms = now_ms();
+    ts->refreshed_ms = memory_now_ms();
     match_threads(ts);
     if (ts->n_interpreters > 1 && ts->n)
         qsort(ts->at, ts->n, sizeof(struct thread *), compare_states);
@@ -291,7 +277,7 @@ int threads_refresh(struct threads *ts)
 
 bool threads_stale(const struct threads *ts)
 {
-    return now_ms() - ts->refreshed_ms >= REFRESH_MS;
+    return memory_now_ms() - ts->refreshed_ms >= REFRESH_MS;
 }
 
 bool threads_renew(struct threads *ts, struct thread *thread)

@@ -42,21 +42,28 @@ static bool look(struct memory_process *m, uint64_t heap)
     return memory_batch_read(&m->reader, &batch) == 0;
 }
 
+static int usage(void)
+{
+    fprintf(stderr, "sampler_floor --pid N --rate N --duration SECONDS\n");
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
     int64_t pid = 0, rate = 0, seconds = 0;
     for (int i = 1; i + 1 < argc; i += 2) {
-        struct str name = str_of(argv[i]);
-        int64_t *to = str_is(name, "--pid") ? &pid : str_is(name, "--rate") ? &rate : &seconds;
-        if (str_to_i64(str_of(argv[i + 1]), 1, INT32_MAX, to) < 0)
-            to = NULL;
+        struct str name = str_of(argv[i]), value = str_of(argv[i + 1]);
+        int64_t *to = str_is(name, "--pid")        ? &pid
+                      : str_is(name, "--rate")     ? &rate
+                      : str_is(name, "--duration") ? &seconds
+                                                   : NULL;
+        if (!to || str_to_i64(value, 1, INT32_MAX, to) < 0)
+            return usage();
     }
     uint64_t heap = pid ? heap_of((pid_t)pid) : 0;
     int fd = pid ? (int)syscall(SYS_pidfd_open, (pid_t)pid, 0) : -1;
-    if (!heap || fd < 0 || !rate || rate > 1000000 || !seconds) {
-        fprintf(stderr, "sampler_floor --pid N --rate N --duration SECONDS\n");
-        return 2;
-    }
+    if (!heap || fd < 0 || !rate || rate > 1000000 || !seconds)
+        return usage();
     struct memory_process m;
     memory_process_init(&m, (pid_t)pid);
     for (int64_t n = rate * seconds; n > 0; n--) {

@@ -276,6 +276,47 @@ static void test_frame_that_stands(void **state)
     }
 }
 
+/* C code calls a function before the chunk is read, and that has returned behind it: the line that
+ * calls has begun by then, and the one before it was left. What is left over of such a call runs no
+ * more. */
+#define FUNCTION (MODULE + 512)
+
+static bool calls;
+
+static void call_function(struct world *w, bool begins)
+{
+    uint8_t *frame = w->chunk + (FUNCTION - CHUNK);
+    bool runs = calls && begins;
+    memset(frame + w->offsets->frame_stack_top, runs ? 0xff : 0, sizeof(int));
+    module_at(w, runs ? 101 : 100);
+}
+
+static void test_function_within_one_copy(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        const struct python_offsets *o = w->offsets;
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        uint8_t *frame = w->chunk + (FUNCTION - CHUNK);
+        put64(frame + o->frame_code, 2);
+        put64(frame + o->frame_previous, o->minor < 12 ? MODULE : SHIM);
+        if (o->frame_entry)
+            frame[o->frame_entry] = 1;
+        set_cframe(w, SECOND, FUNCTION, FIRST);
+        point_to(w, SECOND); /* the shim becomes known */
+        assert_int_equal(look(&m), 2);
+        point_to(w, FIRST);
+        w->interrupt = call_function;
+        for (size_t i = 0; i < 200; i++) {
+            calls = i % 2;
+            assert_int_equal(look(&m), calls ? 2 : 1);
+            assert_int_equal(reader.frames[calls].address, MODULE);
+            assert_int_equal(reader.frames[calls].instruction, calls ? 101 : 100);
+        }
+    }
+}
+
 /* Many functions have called one another when the chunk is read, and all have returned behind. */
 #define CALLS 400
 
@@ -343,9 +384,13 @@ static void test_far_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_after_the_other), cmocka_unit_test(test_interrupted),
-        cmocka_unit_test(test_call_that_begins),    cmocka_unit_test(test_greenlet),
-        cmocka_unit_test(test_frame_that_stands),   cmocka_unit_test(test_deep_within_one_copy),
+        cmocka_unit_test(test_one_after_the_other),
+        cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_call_that_begins),
+        cmocka_unit_test(test_greenlet),
+        cmocka_unit_test(test_frame_that_stands),
+        cmocka_unit_test(test_function_within_one_copy),
+        cmocka_unit_test(test_deep_within_one_copy),
         cmocka_unit_test(test_far_apart),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
