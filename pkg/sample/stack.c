@@ -4,24 +4,29 @@
  * those that do, so nothing more is asked of it than what tells its frames apart from others':
  * From 3.11 on all frames that C code does not own lie in one chunk, which is one piece and takes
  * less time to copy than a call; frames say whether they call, and so who is left over from before.
- * Up to 3.10 each frame is a piece, and the pointer to the innermost one is read between each two
- * of those that it was of late: where two readings in a row lead to the one between them, it was
- * the innermost just then. Its callers are read before and behind. */
+ * Up to 3.10 each frame is a piece. After one copy it is asked who the innermost frame is, and that
+ * one is read at once with those that call it, until the pointer still leads to it behind; then the
+ * others are, which must stand as in the copy before. What functions that take less time than that
+ * do is caught by chance: in the next copies the pointer is read between each two of those that
+ * were the innermost of late, and where two readings in a row lead to the one between them, it was
+ * just then. */
 #include <errno.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "sample/stack.h"
 
-#define ATTEMPTS    24
-#define LAST_RESORT 12 /* attempts after which less than all is better than nothing */
-#define ROOT_SEEN   8  /* times in a row */
-#define ALONE_LOOKS 8  /* in a row */
-#define SEEN_MAX    64 /* what was seen before counts half then */
-#define SPARE       20 /* frames of earlier looks that are kept in view */
-#define SLOWER      2  /* times the usual, and some more, shows that a copy was interrupted */
-#define SLOWER_NS   INT64_C(100000) /* cold caches are no interruption */
-#define INNER       64              /* of the innermost ones, in which they are looked for */
+#define ATTEMPTS             24
+#define LAST_RESORT          12 /* attempts after which less than all is better than nothing */
+#define LAST_RESORT_BY_FRAME 3  /* before 3.11 */
+#define FOLLOWED             3  /* times that the innermost frame is asked for after each copy */
+#define ROOT_SEEN            8  /* times in a row */
+#define ALONE_LOOKS          8  /* in a row */
+#define SEEN_MAX             64 /* what was seen before counts half then */
+#define SPARE                20 /* frames of earlier looks that are kept in view */
+#define SLOWER               2 /* times the usual, and some more, shows that a copy was interrupted */
+#define SLOWER_NS            INT64_C(100000) /* cold caches are no interruption */
+#define INNER                64 /* of the innermost ones, in which they are looked for */
 
 static size_t add_spare(const struct stack_memory *m, const uint64_t *objects, size_t n,
                         uint64_t *spares, size_t n_spares, uint64_t frame)
@@ -185,12 +190,48 @@ static bool was_interrupted(const struct stack_reader *r, struct stack_memory *m
     return interrupted;
 }
 
-/* One copy and one way through it. 0, AGAIN, or -errno. */
-static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thread,
+/* One way through the copy, and where the pointer led to. FOUND, AGAIN, or -errno. */
+static int walk(struct stack_walk *w, bool last_resort, uint64_t *top)
+{
+    struct stack_reader *r = w->r;
+    struct stack_memory *m = w->m;
+    uint64_t after = 0;
+    *w = (struct stack_walk){.r = r,
+                             .m = m,
+                             .thread = w->thread,
+                             .last_resort = last_resort,
+                             .only_certain = last_resort && !r->offsets->thread_chunk,
+                             .objects = r->objects};
+    int e = find_innermost(w, top, &after);
+    if (e != FOUND)
+        return e;
+    w->led = true;
+    size_t chunk = stack_chunk_of(m, *top);
+    w->near = !*top || w->innermost || (r->offsets->thread_chunk && chunk == m->n_chunks) ||
+              chunk == m->near_chunk;
+    w->stayed = *top == after;
+    e = stack_follow(w, *top);
+    if (w->innermost)
+        see_caller(m, *top, stack_get64(w->innermost + r->offsets->frame_previous));
+    uint64_t innermost = r->depth ? r->frames[0].address : 0;
+    if (e == FOUND && stack_tells_calls(r->offsets))
+        e = settle(w, *top, after);
+    w->same = innermost == (r->depth ? r->frames[0].address : 0);
+    if (chunk < m->n_chunks)
+        m->near_chunk = chunk;
+    return e;
+}
+
+/* One copy and the ways through it. The first one of a look is not asked who the innermost frame
+ * was: it took long, with cold caches, and what stands that long would be preferred. 0, AGAIN, or
+ * -errno. */
+static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thread, bool first,
                     bool last_resort)
 {
-    uint64_t top = 0, after = 0;
+    struct stack_walk w = {.r = r, .m = m, .thread = thread};
+    uint64_t top = 0;
     bool known = m->n_chunks || m->n_objects || m->codes.n || m->window_size;
+    bool by_frame = !r->offsets->thread_chunk;
     int e = stack_capture(r, m, thread);
     if (e == -ETIME)
         return e;
@@ -200,36 +241,22 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     }
     if (was_interrupted(r, m) && !last_resort)
         return AGAIN;
-    struct stack_walk w = {.r = r,
-                           .m = m,
-                           .thread = thread,
-                           .last_resort = last_resort,
-                           .only_certain = last_resort && !r->offsets->thread_chunk,
-                           .objects = r->objects};
-    e = find_innermost(&w, &top, &after);
-    if (e != FOUND)
+    e = by_frame && first ? AGAIN : walk(&w, last_resort, &top);
+    for (int i = 0; i < FOLLOWED && e == AGAIN && !w.late && by_frame; i++) {
+        if (stack_capture_innermost(r, m, thread) < 0)
+            break;
+        e = walk(&w, last_resort, &top);
+    }
+    if (!w.led && !by_frame)
         return e;
-    size_t chunk = stack_chunk_of(m, top);
-    bool near = !top || w.innermost || (r->offsets->thread_chunk && chunk == m->n_chunks) ||
-                chunk == m->near_chunk;
-    w.stayed = top == after;
-    e = stack_follow(&w, top);
-    if (w.innermost)
-        see_caller(m, top, stack_get64(w.innermost + r->offsets->frame_previous));
-    uint64_t innermost = r->depth ? r->frames[0].address : 0;
-    if (e == FOUND && stack_tells_calls(r->offsets))
-        e = settle(&w, top, after);
-    bool same = innermost == (r->depth ? r->frames[0].address : 0);
-    if (chunk < m->n_chunks)
-        m->near_chunk = chunk;
     if (e == FOUND) {
         keep_objects(m, r->objects, w.n_objects);
         keep_chunks(m, w.used);
-        if (w.late && !last_resort && same && still_there(&w, top))
+        if (w.late && !last_resort && w.same && still_there(&w, top))
             return 0;
         if (w.only_certain)
             return r->depth || !top ? 0 : AGAIN;
-        return w.late || !near ? AGAIN : 0; /* next time it is among the copies */
+        return w.late || !w.near ? AGAIN : 0; /* next time it is among the copies */
     }
     if (w.late)
         keep_late(m, r->objects, w.n_objects);
@@ -261,9 +288,10 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
     int seen = 0, result = -EAGAIN;
+    int last_resort = r->offsets->thread_chunk ? LAST_RESORT : LAST_RESORT_BY_FRAME;
     r->doubtful = 0;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        int e = try_once(r, m, thread, attempt >= LAST_RESORT);
+        int e = try_once(r, m, thread, attempt == 0, attempt >= last_resort);
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
             return e;
         result = e == AGAIN ? -EAGAIN : e;

@@ -7,6 +7,8 @@
 #define CHUNK_MAX        (1u << 20) /* bytes of one piece of the data stack */
 #define COPY_MAX         (8u << 20)
 #define THREAD_STATE_MAX 1024 /* bytes of a PyThreadState in 3.11 and 3.12 */
+#define OTHERS_MAX       200  /* frames that are read each time with the innermost one */
+#define LATE_MAX         8    /* readings of the innermost frame that may come too late */
 #define WINDOW_KEPT      1024 /* readings of where a cframe is, for which the window does not shrink */
 
 void stack_memory_finish(struct stack_memory *m)
@@ -176,24 +178,31 @@ bool stack_has_near_chunk(const struct stack_memory *m)
     return m->near_chunk < m->n_chunks && m->chunks[m->near_chunk].used;
 }
 
+/* A frame that may be the innermost one, with its callers, and the pointer behind it. */
+static int add_top(struct stack_reader *r, const struct stack_memory *m, uint64_t thread,
+                   const struct stack_top *top)
+{
+    size_t head = r->offsets->frame_head;
+    uint8_t *to = r->copy + 2 * r->half + r->n_near * (STACK_CALLERS + 1) * head;
+    r->near[r->n_near++] = *top;
+    int e = 0;
+    for (size_t k = 0; e == 0 && k < STACK_CALLERS; k++)
+        if (top->callers[k])
+            e = add(r, top->callers[k], to + (k + 1) * head, head);
+    if (e == 0)
+        e = add(r, top->frame, to, head);
+    return e < 0 ? e : stack_add_cells(r, m, thread);
+}
+
 /* The pieces that the innermost frame may be in, each between two readings of the pointer to it:
  * the chunk, or frames with their callers. */
 static int add_near(struct stack_reader *r, const struct stack_memory *m, uint64_t thread)
 {
-    size_t head = r->offsets->frame_head, wanted = r->offsets->thread_chunk ? 0 : STACK_NEAR;
+    size_t wanted = r->offsets->thread_chunk ? 0 : STACK_NEAR;
     r->n_cells = r->n_near = 0;
     int e = stack_add_cells(r, m, thread);
-    for (size_t i = 0; e == 0 && i < m->n_tops && i < wanted; i++) {
-        uint8_t *to = r->copy + 2 * r->half + i * (STACK_CALLERS + 1) * head;
-        r->near[r->n_near++] = m->tops[i];
-        for (size_t k = 0; e == 0 && k < STACK_CALLERS; k++)
-            if (m->tops[i].callers[k])
-                e = add(r, m->tops[i].callers[k], to + (k + 1) * head, head);
-        if (e == 0)
-            e = add(r, m->tops[i].frame, to, head);
-        if (e == 0)
-            e = stack_add_cells(r, m, thread);
-    }
+    for (size_t i = 0; e == 0 && i < m->n_tops && i < wanted; i++)
+        e = add_top(r, m, thread, &m->tops[i]);
     if (e < 0 || !stack_has_near_chunk(m))
         return e;
     const struct stack_chunk *c = &m->chunks[m->near_chunk];
@@ -281,6 +290,52 @@ int stack_capture(struct stack_reader *r, struct stack_memory *m, uint64_t threa
     int last = memory_batch_read(r->reader, &r->batch);
     r->took_ns += r->batch.took_ns;
     return e < 0 ? e : last;
+}
+
+/* The one that the pointer leads to, with those that have called it of late. */
+static struct stack_top top_of(const struct stack_reader *r, const struct stack_memory *m,
+                               uint64_t frame)
+{
+    struct stack_top top = {.frame = frame};
+    uint64_t caller = 0;
+    for (size_t i = 0; i < m->n_tops; i++)
+        if (m->tops[i].frame == frame)
+            top = m->tops[i];
+    for (size_t i = 0; i < m->n_objects; i++)
+        if (m->objects[i] == frame)
+            caller = stack_get64(r->copy + r->half + stack_object_at(r, m, i) +
+                                 r->offsets->frame_previous);
+    if (caller && caller != top.callers[0]) {
+        top.callers[1] = top.callers[0];
+        top.callers[0] = caller;
+    }
+    return top;
+}
+
+int stack_capture_innermost(struct stack_reader *r, const struct stack_memory *m, uint64_t thread)
+{
+    if (m->n_objects > OTHERS_MAX)
+        return -EAGAIN;
+    memcpy(r->copy, r->copy + r->half, r->half);
+    r->n_cells = r->n_near = 0;
+    int e = stack_add_cells(r, m, thread);
+    int last = memory_batch_read(r->reader, &r->batch);
+    for (int i = 0; i < LATE_MAX && e == 0 && last == 0; i++) {
+        if (!r->cells[0].frame)
+            return -EAGAIN;
+        struct stack_top top = top_of(r, m, r->cells[0].frame);
+        r->n_cells = 1;
+        r->n_near = 0;
+        e = add_top(r, m, thread, &top);
+        last = memory_batch_read(r->reader, &r->batch);
+        if (r->cells[1].frame == top.frame)
+            break;
+        r->cells[0] = r->cells[1];
+    }
+    if (e == 0 && last == 0)
+        e = add_objects(r, m, true);
+    int behind = memory_batch_read(r->reader, &r->batch);
+    return e < 0 ? e : last < 0 ? last : behind;
 }
 
 /* The data stack's pieces, newest first: previous, size, top, then frames. FOUND: they are those
