@@ -1,0 +1,125 @@
+/* Before 3.11 each frame is an object somewhere in memory. One function calls many others in turn,
+ * most for less time than a copy of all their frames takes. Memory made by hand, where time passes
+ * with what is read. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "sample/sample_internal.h"
+
+#define THREAD    0x10000
+#define FRAMES    0x20000 /* the module's, then that of each function */
+#define DISTANCE  512
+#define FUNCTIONS 31
+#define CALL      3  /* what a system call takes: as much as so many pieces */
+#define BRIEF     12 /* how long the functions run */
+#define LONG      72 /* and the first one */
+#define ROUND     ((FUNCTIONS - 1) * BRIEF + LONG)
+
+struct world {
+    struct memory_reader reader;
+    const struct python_offsets *offsets;
+    uint8_t thread[1024], frames[(FUNCTIONS + 1) * DISTANCE];
+    size_t time;
+};
+
+static const unsigned minors[] = {8, 9, 10};
+static struct stack_reader reader;
+static struct world world;
+
+static void put64(uint8_t *p, uint64_t v)
+{
+    memcpy(p, &v, sizeof(v));
+}
+
+/* Which function runs. */
+static size_t turn(size_t time)
+{
+    size_t in = time % ROUND;
+    return in < LONG ? 0 : 1 + (in - LONG) / BRIEF;
+}
+
+static void show(struct world *w)
+{
+    const struct python_offsets *o = w->offsets;
+    size_t which = turn(w->time);
+    int32_t instruction = (int32_t)(100 + which);
+    put64(w->thread + o->thread_frame, FRAMES + (1 + which) * DISTANCE);
+    memcpy(w->frames + o->frame_instruction, &instruction, sizeof(instruction));
+    for (size_t i = 0; i <= FUNCTIONS; i++)
+        w->frames[i * DISTANCE + o->frame_state] = (i == 0 || i == 1 + which) == (o->minor < 10);
+}
+
+static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
+                          const struct iovec *remote, size_t n)
+{
+    struct world *w = CONTAINER_OF(self, struct world, reader);
+    ssize_t done = 0;
+    w->time += CALL;
+    for (size_t i = 0; i < n; i++, w->time++) {
+        uint64_t address = (uint64_t)(uintptr_t)remote[i].iov_base;
+        bool frame = address >= FRAMES;
+        size_t from = (size_t)(address - (frame ? FRAMES : THREAD));
+        if (from + local[i].iov_len > (frame ? sizeof(w->frames) : sizeof(w->thread)))
+            return done ? done : -EFAULT;
+        show(w);
+        memcpy(local[i].iov_base, (frame ? w->frames : w->thread) + from, local[i].iov_len);
+        done += (ssize_t)local[i].iov_len;
+    }
+    return done;
+}
+
+static struct world *begin(unsigned minor)
+{
+    struct world *w = &world;
+    *w = (struct world){.reader = {.read = world_read}, .offsets = offsets_find(minor)};
+    for (size_t i = 0; i <= FUNCTIONS; i++) {
+        put64(w->frames + i * DISTANCE + w->offsets->frame_code, 1 + i);
+        put64(w->frames + i * DISTANCE + w->offsets->frame_previous, i ? FRAMES : 0);
+    }
+    reader.reader = &w->reader;
+    reader.offsets = w->offsets;
+    return w;
+}
+
+#define LOOKS 4000
+
+static void test_shares(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        size_t seen[FUNCTIONS] = {0}, all = 0;
+        uint32_t random = 1;
+        for (size_t i = 0; i < LOOKS; i++) {
+            random = random * 1103515245 + 12345;
+            w->time += (random >> 16) % ROUND;
+            if (stack_read(&reader, &m, THREAD) < 0 || reader.depth != 2)
+                continue;
+            size_t which = (size_t)((reader.frames[0].address - FRAMES) / DISTANCE - 1);
+            assert_in_range(which, 0, FUNCTIONS - 1);
+            assert_int_equal(reader.frames[1].address, FRAMES);
+            assert_int_equal(reader.frames[1].instruction, 100 + which);
+            seen[which]++;
+            all++;
+        }
+        assert_true(all > LOOKS * 95 / 100);
+        assert_in_range(seen[0] * 100 / all, 13, 23); /* 72 of 432 by its time, 17 percent */
+        for (size_t i = 1; i < FUNCTIONS; i++)
+            assert_in_range(seen[i] * 1000 / all, 3, 60); /* 28 by their time */
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    stack_reader_finish(&reader);
+    return failed;
+}
