@@ -77,7 +77,7 @@ def record_commands(tools, pid, seconds, rate, folder, options):
     common += [*options, "--format", "raw", "--output"]
     return (
         [tools.runner, *common, str(folder / "ours.txt")],
-        [tools.py_spy, *common, str(folder / "theirs.txt"), "--nonblocking", "--full-filenames"],
+        [tools.py_spy, *common, str(folder / "theirs.txt"), "--full-filenames"],
     )
 
 
@@ -146,14 +146,22 @@ def looks_of(said):
 
 def record(tools, pid, seconds, rate, folder, options=()):
     """Collapsed stacks of ours and py-spy's, and ours' looks."""
-    commands = record_commands(tools, pid, seconds, rate, folder, options)
-    said = finish([start(c) for c in commands], seconds)
-    ours, theirs = (folder / name for name in ("ours.txt", "theirs.txt"))
-    return ours.read_text(), theirs.read_text(), looks_of(said[0])
+    ours, theirs = record_commands(tools, pid, seconds, rate, folder, options)
+    said = finish([start(ours), start([*theirs, "--nonblocking"])], seconds)
+    texts = [(folder / name).read_text() for name in ("ours.txt", "theirs.txt")]
+    return *texts, looks_of(said[0])
 
 
-def record_ours(tools, pid, seconds, rate, folder):
-    ours, _ = record_commands(tools, pid, seconds, rate, folder, ())
+def record_in_turn(tools, pid, seconds, rate, folder, options=()):
+    """The same one after the other, with py-spy stopping the process for each of its samples."""
+    ours, looks = record_ours(tools, pid, seconds, rate, folder, options)
+    _, theirs = record_commands(tools, pid, seconds, rate, folder, options)
+    finish([start(theirs)], seconds)
+    return ours, (folder / "theirs.txt").read_text(), looks
+
+
+def record_ours(tools, pid, seconds, rate, folder, options=()):
+    ours, _ = record_commands(tools, pid, seconds, rate, folder, options)
     said = finish([start(ours)], seconds)
     return (folder / "ours.txt").read_text(), looks_of(said[0])
 

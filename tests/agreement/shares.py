@@ -27,7 +27,6 @@ class Shares:
 
 
 KINDS = ("own", "total", "line", "call")
-FUNCTIONS_AND_LINES = KINDS[:3]
 
 
 def shares(text):

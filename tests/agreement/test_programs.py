@@ -1,14 +1,17 @@
-"""The shares of functions and lines are py-spy's, program by program."""
+"""The shares of functions and lines are py-spy's, program by program. Where the two disagree who
+sample at the same time, py-spy's word counts that it gives when it stops the program for each of
+its samples."""
 
+import dataclasses
 import time
 
 import pytest
 from conftest import has_numpy
-from samplers import Rounds, program, record
+from samplers import Looks, Rounds, program, record, record_in_turn
 from shares import (
-    FUNCTIONS_AND_LINES,
     KINDS,
     Bounds,
+    Shares,
     disagreements,
     lines_of_one,
     shares,
@@ -35,17 +38,10 @@ PROGRAMS = {
     "arrays": (500, ()),
 }
 
-# Below 3.11 py-spy reads frame by frame: on its way from a frame to its caller a callee of some
-# 10 us returns, and the next line of the caller is taken for the one that called. Of these two,
-# what lines took with all that they call is not compared: test_callers.py knows it otherwise.
-# And functions that run for some 3 us, a new frame each, are caught too rarely by ours: of such
-# programs a share may miss the bound, which is an expected failure up to this.
+# Below 3.11 what runs for some 3 us, a new frame each, is caught too rarely by ours: of programs
+# with much of it a share may miss the bound, which is an expected failure up to this.
 BRIEF = ("exceptions", "generators")
 BRIEF_POINTS = 6
-
-
-def kinds_of(name, python):
-    return FUNCTIONS_AND_LINES if name in BRIEF and python.version < (3, 11) else KINDS
 
 
 def seconds_of(name, full):
@@ -53,23 +49,48 @@ def seconds_of(name, full):
     return seconds * 2 if name == "deep" else seconds
 
 
-def compare(tools, python, name, folder, seconds):
+def compare(how, tools, python, name, folder, seconds):
     rate, options = PROGRAMS[name]
     with program(python.path, name, folder) as pid:
         time.sleep(0.2)
-        return record(tools, pid, seconds, rate, folder, options)
+        return how(tools, pid, seconds, rate, folder, options)
 
 
-def row(name, python, ours, theirs, looks, rounds):
-    differences = {kind: worst(ours, theirs, kind)[0] for kind in KINDS}
-    lines = "differ" if lines_of_one(ours, theirs, BOUNDS.seen) else "equal"
-    each = ", ".join(f"{kind} {points:.1f}" for kind, points in differences.items())
-    return (
-        f"{python.name:8} {name:14} {max(differences.values()):4.1f} points ({each})"
-        f"  lines {lines:6}  {ours.samples} and {theirs.samples} samples"
-        f"  torn {strange_roots(ours, theirs):.2f} and {strange_roots(theirs, ours):.2f} %"
-        f"  {looks}{rounds}"
-    )
+@dataclasses.dataclass
+class Comparison:
+    ours: Shares
+    theirs: Shares
+    looks: Looks
+    rounds: Rounds
+    found: list
+
+    @property
+    def points(self):
+        return max(worst(self.ours, self.theirs, kind)[0] for kind in KINDS)
+
+    def __str__(self):
+        a, b = self.ours, self.theirs
+        each = ", ".join(f"{kind} {worst(a, b, kind)[0]:.1f}" for kind in KINDS)
+        lines = "differ" if lines_of_one(a, b, BOUNDS.seen) else "equal"
+        return (
+            f"{self.points:4.1f} points ({each})  lines {lines:6}"
+            f"  {a.samples} and {b.samples} samples"
+            f"  torn {strange_roots(a, b):.2f} and {strange_roots(b, a):.2f} %"
+            f"  {self.looks}{self.rounds}"
+        )
+
+
+def compared(how, tools, python, name, folder, seconds):
+    """After as many rounds as it takes until they agree, or it is clear that they do not."""
+    rounds, found = Rounds(), [""]
+    while found and rounds.wanted():
+        run = compare(how, tools, python, name, folder, seconds)
+        ours, theirs, looks = rounds.add(*run)
+        a, b = shares(ours), shares(theirs)
+        found = disagreements(a, b, BOUNDS)
+        if looks.errors * 100 > ERRORS * looks.number:
+            found.append(str(looks))
+    return Comparison(a, b, looks, rounds, found)
 
 
 def test_shares(tools, python, program_name, tmp_path, table, pytestconfig):
@@ -78,19 +99,13 @@ def test_shares(tools, python, program_name, tmp_path, table, pytestconfig):
     if program_name == "arrays" and not has_numpy(python):
         pytest.skip(f"{python.path} has no numpy")
     seconds = seconds_of(program_name, pytestconfig.getoption("--full"))
-    rounds, found = Rounds(), [""]
-    while found and rounds.wanted():
-        run = compare(tools, python, program_name, tmp_path, seconds)
-        ours, theirs, looks = rounds.add(*run)
-        a, b = shares(ours), shares(theirs)
-        found = disagreements(a, b, BOUNDS, kinds_of(program_name, python))
-        if looks.errors * 100 > ERRORS * looks.number:
-            found.append(str(looks))
-    table.append(row(program_name, python, a, b, looks, rounds))
-    if found and rounds.in_vain():
-        pytest.skip(f"too busy a machine, {looks}: {'; '.join(found)}")
-    kinds = kinds_of(program_name, python)
-    points = max(worst(a, b, kind)[0] for kind in kinds)
-    if found and kinds is not KINDS and points <= BRIEF_POINTS:
-        pytest.xfail("; ".join(found))
-    assert not found, "\n".join(found)
+    for how, title in ((record, ""), (record_in_turn, "stopped")):
+        c = compared(how, tools, python, program_name, tmp_path, seconds)
+        table.append(f"{python.name:8} {program_name:14} {title:7} {c}")
+        if not c.found:
+            return
+    if c.rounds.in_vain():
+        pytest.skip(f"too busy a machine, {c.looks}: {'; '.join(c.found)}")
+    if program_name in BRIEF and python.version < (3, 11) and c.points <= BRIEF_POINTS:
+        pytest.xfail("; ".join(c.found))
+    assert not c.found, "\n".join(c.found)
