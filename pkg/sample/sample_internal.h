@@ -90,7 +90,8 @@ int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t
                   struct code_set *set, const uint8_t *heads, size_t n_heads,
                   struct sample_frame **ret);
 
-/* What is remembered of one thread from look to look, so that its stack takes one system call. */
+/* What is remembered of one thread from look to look, so that its stack takes one system call, or,
+ * before 3.11, a few. */
 #define STACK_CHUNKS_MAX 64
 #define STACK_WINDOW_MAX (32u << 10)
 #define STACK_TOPS       16

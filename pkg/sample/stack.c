@@ -16,17 +16,18 @@
 #include "base/alloc.h"
 #include "sample/stack.h"
 
-#define ATTEMPTS             24
-#define LAST_RESORT          12 /* attempts after which less than all is better than nothing */
-#define LAST_RESORT_BY_FRAME 3  /* before 3.11 */
-#define FOLLOWED             3  /* times that the innermost frame is asked for after each copy */
-#define ROOT_SEEN            8  /* times in a row */
-#define ALONE_LOOKS          8  /* in a row */
-#define SEEN_MAX             64 /* what was seen before counts half then */
-#define SPARE                20 /* frames of earlier looks that are kept in view */
-#define SLOWER               2 /* times the usual, and some more, shows that a copy was interrupted */
-#define SLOWER_NS            INT64_C(100000) /* cold caches are no interruption */
-#define INNER                64 /* of the innermost ones, in which they are looked for */
+#define ATTEMPTS    24
+#define LAST_RESORT 12 /* attempts after which less than all is better than nothing */
+#define LAST_RESORT_FOLLOWED                                                                       \
+    3                  /* where each is followed by several readings of the innermost frame */
+#define FOLLOWED    3  /* times that the innermost frame is asked for after each copy */
+#define ROOT_SEEN   8  /* times in a row */
+#define ALONE_LOOKS 8  /* in a row */
+#define SEEN_MAX    64 /* what was seen before counts half then */
+#define SPARE       20 /* frames of earlier looks that are kept in view */
+#define SLOWER      2  /* times the usual, and some more, shows that a copy was interrupted */
+#define SLOWER_NS   INT64_C(100000) /* cold caches are no interruption */
+#define INNER       64              /* of the innermost ones, in which they are looked for */
 
 static size_t add_spare(const struct stack_memory *m, const uint64_t *objects, size_t n,
                         uint64_t *spares, size_t n_spares, uint64_t frame)
@@ -164,7 +165,8 @@ static int settle(struct stack_walk *w, uint64_t top, uint64_t after)
     return e == FOUND && callee != first ? stack_follow(w, callee) : e;
 }
 
-/* While the innermost frame stays, so do all of its callers. */
+/* While the innermost frame stays, so do all of its callers. Not so before 3.11, where a function's
+ * frame is the same object at each of its calls. */
 static bool still_there(const struct stack_walk *w, uint64_t top)
 {
     struct stack_reader *r = w->r;
@@ -231,7 +233,6 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     struct stack_walk w = {.r = r, .m = m, .thread = thread};
     uint64_t top = 0;
     bool known = m->n_chunks || m->n_objects || m->codes.n || m->window_size;
-    bool by_frame = !r->offsets->thread_chunk;
     int e = stack_capture(r, m, thread);
     if (e == -ETIME)
         return e;
@@ -241,18 +242,19 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     }
     if (was_interrupted(r, m) && !last_resort)
         return AGAIN;
-    e = by_frame && first ? AGAIN : walk(&w, last_resort, &top);
-    for (int i = 0; i < FOLLOWED && e == AGAIN && !w.late && by_frame; i++) {
+    bool followed = stack_is_followed(r, m);
+    e = followed && first ? AGAIN : walk(&w, last_resort, &top);
+    for (int i = 0; i < FOLLOWED && e == AGAIN && !w.late && followed; i++) {
         if (stack_capture_innermost(r, m, thread) < 0)
             break;
         e = walk(&w, last_resort, &top);
     }
-    if (!w.led && !by_frame)
+    if (!w.led && !followed)
         return e;
     if (e == FOUND) {
         keep_objects(m, r->objects, w.n_objects);
         keep_chunks(m, w.used);
-        if (w.late && !last_resort && w.same && still_there(&w, top))
+        if (w.late && !followed && !last_resort && w.same && still_there(&w, top))
             return 0;
         if (w.only_certain)
             return r->depth || !top ? 0 : AGAIN;
@@ -288,9 +290,9 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
     int seen = 0, result = -EAGAIN;
-    int last_resort = r->offsets->thread_chunk ? LAST_RESORT : LAST_RESORT_BY_FRAME;
     r->doubtful = 0;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        int last_resort = stack_is_followed(r, m) ? LAST_RESORT_FOLLOWED : LAST_RESORT;
         int e = try_once(r, m, thread, attempt == 0, attempt >= last_resort);
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
             return e;

@@ -26,9 +26,11 @@ static inline bool stack_tells_calls(const struct python_offsets *o)
 
 /* One copy of all that is known of a stack. 0 or -errno. */
 int stack_capture(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
-/* Before 3.11, after a copy: whoever is the innermost frame now is read with those that called it
- * of late, again and again until it still is behind, and then the others. What the copy had read
- * behind is what lies before this one. 0 or -errno: -EAGAIN: there is none, or too many others. */
+/* Before 3.11, and for few enough frames: stack_capture_innermost() is worth it. */
+bool stack_is_followed(const struct stack_reader *r, const struct stack_memory *m);
+/* After a copy: whoever is the innermost frame now is read with those that called it of late, and
+ * once more until it was so before and behind; then the others are. What the copy had read behind
+ * is what lies before this one. 0 or -errno: -EAGAIN: there is none, or none for long enough. */
 int stack_capture_innermost(struct stack_reader *r, const struct stack_memory *m, uint64_t thread);
 /* One reading of the pointer to the innermost frame, into r->cells. */
 int stack_add_cells(struct stack_reader *r, const struct stack_memory *m, uint64_t thread);
@@ -67,7 +69,7 @@ struct stack_walk {
     bool from_c;                     /* C code called the innermost frame */
     bool led;                        /* it is known where the pointer led to */
     bool near;                       /* the innermost frame was read where it is looked for */
-    bool same;                       /* it is the one that the pointer led to */
+    bool same;                       /* it had called nobody since */
     /* Within the way. */
     bool certain;          /* this frame stood in both copies */
     size_t cursor;         /* where the next object is expected */

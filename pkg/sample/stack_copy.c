@@ -8,7 +8,7 @@
 #define COPY_MAX         (8u << 20)
 #define THREAD_STATE_MAX 1024 /* bytes of a PyThreadState in 3.11 and 3.12 */
 #define OTHERS_MAX       200  /* frames that are read each time with the innermost one */
-#define LATE_MAX         8    /* readings of the innermost frame that may come too late */
+#define LATE_MAX         3    /* readings of the innermost frame that may come too late */
 #define WINDOW_KEPT      1024 /* readings of where a cframe is, for which the window does not shrink */
 
 void stack_memory_finish(struct stack_memory *m)
@@ -312,30 +312,34 @@ static struct stack_top top_of(const struct stack_reader *r, const struct stack_
     return top;
 }
 
+bool stack_is_followed(const struct stack_reader *r, const struct stack_memory *m)
+{
+    return !r->offsets->thread_chunk && m->n_objects <= OTHERS_MAX;
+}
+
 int stack_capture_innermost(struct stack_reader *r, const struct stack_memory *m, uint64_t thread)
 {
-    if (m->n_objects > OTHERS_MAX)
-        return -EAGAIN;
     memcpy(r->copy, r->copy + r->half, r->half);
-    r->n_cells = r->n_near = 0;
+    r->n_cells = 0;
     int e = stack_add_cells(r, m, thread);
     int last = memory_batch_read(r->reader, &r->batch);
-    for (int i = 0; i < LATE_MAX && e == 0 && last == 0; i++) {
-        if (!r->cells[0].frame)
-            return -EAGAIN;
-        struct stack_top top = top_of(r, m, r->cells[0].frame);
-        r->n_cells = 1;
-        r->n_near = 0;
-        e = add_top(r, m, thread, &top);
+    bool there = false;
+    uint64_t now = r->cells[0].frame;
+    for (int i = 0; i < LATE_MAX && e == 0 && last == 0 && now && !there; i++) {
+        struct stack_top top = top_of(r, m, now);
+        r->n_cells = r->n_near = 0;
+        e = stack_add_cells(r, m, thread);
+        if (e == 0)
+            e = add_top(r, m, thread, &top);
         last = memory_batch_read(r->reader, &r->batch);
-        if (r->cells[1].frame == top.frame)
-            break;
-        r->cells[0] = r->cells[1];
+        there = r->cells[0].frame == top.frame && r->cells[1].frame == top.frame;
+        now = r->cells[1].frame;
     }
-    if (e == 0 && last == 0)
-        e = add_objects(r, m, true);
-    int behind = memory_batch_read(r->reader, &r->batch);
-    return e < 0 ? e : last < 0 ? last : behind;
+    if (e < 0 || last < 0 || !there)
+        return e < 0 ? e : last < 0 ? last : -EAGAIN;
+    e = add_objects(r, m, true);
+    last = memory_batch_read(r->reader, &r->batch);
+    return e < 0 ? e : last;
 }
 
 /* The data stack's pieces, newest first: previous, size, top, then frames. FOUND: they are those

