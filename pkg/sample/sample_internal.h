@@ -96,6 +96,7 @@ int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t
 #define STACK_WINDOW_MAX (32u << 10)
 #define STACK_TOPS       16
 #define STACK_CALLERS    2
+#define STACK_ASIDE      64
 #define STACK_NEAR       8 /* frames that are read between two readings of the pointer */
 struct stack_chunk {
     uint64_t address;
@@ -113,6 +114,8 @@ struct stack_memory {
     size_t near_chunk; /* the one with the innermost frame of late */
     uint64_t *objects; /* addresses of frames outside of them */
     size_t n_objects, cap_objects;
+    uint64_t aside[STACK_ASIDE]; /* outer ones that were there before, the last ones first */
+    size_t n_aside;
     struct code_set codes;
     uint64_t window;      /* of the C stack, with the cframes that were in use of late; 0: none */
     uint32_t window_size; /* bytes */
@@ -122,6 +125,8 @@ struct stack_memory {
     size_t n_tops;
     int64_t usual_ns; /* that a copy takes where nothing interrupts it; 0: not known */
     uint64_t root;    /* the outermost frame; 0: none */
+    unsigned rooted;  /* before 3.11: looks since a way led to another one than that, up to some */
+    unsigned roots;   /* how often one did, up to some */
     unsigned alone;   /* looks in a row that saw only a suspended generator's */
 };
 void stack_memory_finish(struct stack_memory *m);

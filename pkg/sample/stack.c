@@ -9,25 +9,31 @@
  * others are, which must stand as in the copy before. What functions that take less time than that
  * do is caught by chance: in the next copies the pointer is read between each two of those that
  * were the innermost of late, and where two readings in a row lead to the one between them, it was
- * just then. */
+ * just then. A recursion may be faster than all that. Then those of its callers are enough that
+ * stood in both copies, rather than a whole stack of some other time. */
 #include <errno.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "sample/stack.h"
 
-#define ATTEMPTS    24
-#define LAST_RESORT 12 /* attempts after which less than all is better than nothing */
-#define LAST_RESORT_FOLLOWED                                                                       \
-    3                  /* where each is followed by several readings of the innermost frame */
-#define FOLLOWED    3  /* times that the innermost frame is asked for after each copy */
-#define ROOT_SEEN   8  /* times in a row */
-#define ALONE_LOOKS 8  /* in a row */
-#define SEEN_MAX    64 /* what was seen before counts half then */
-#define SPARE       20 /* frames of earlier looks that are kept in view */
-#define SLOWER      2  /* times the usual, and some more, shows that a copy was interrupted */
-#define SLOWER_NS   INT64_C(100000) /* cold caches are no interruption */
-#define INNER       64              /* of the innermost ones, in which they are looked for */
+#define ATTEMPTS 24
+/* Attempts after which less than all is better than nothing; fewer where the innermost frame is
+ * asked for after each. */
+#define LAST_RESORT          12
+#define LAST_RESORT_FOLLOWED 3
+#define FOLLOWED             3 /* times */
+#define ROOTWARDS            3 /* the attempt since then that may begin with the outermost frame */
+#define ROOT_SEEN            8 /* times in a row */
+#define ROOT_TRUSTED         16u /* looks */
+#define ROOTS_MAX            8
+#define ALONE_LOOKS          8  /* in a row */
+#define SEEN_MAX             64 /* what was seen before counts half then */
+#define SPARE                20 /* frames of earlier looks that are kept in view */
+#define SLOWER               2 /* times the usual, and some more, shows that a copy was interrupted */
+#define SLOWER_NS            INT64_C(100000) /* cold caches are no interruption */
+#define ASIDE_NEW            16              /* of one look, the outermost ones */
+#define INNER                64 /* of the innermost ones, in which they are looked for */
 
 static size_t add_spare(const struct stack_memory *m, const uint64_t *objects, size_t n,
                         uint64_t *spares, size_t n_spares, uint64_t frame)
@@ -40,6 +46,31 @@ static size_t add_spare(const struct stack_memory *m, const uint64_t *objects, s
     if (!known)
         spares[n_spares++] = frame;
     return n_spares;
+}
+
+static void set_aside(struct stack_memory *m, uint64_t frame)
+{
+    size_t i = 0;
+    while (i < m->n_aside && m->aside[i] != frame)
+        i++;
+    if (i == STACK_ASIDE)
+        i--;
+    m->n_aside += i == m->n_aside;
+    memmove(m->aside + 1, m->aside, i * sizeof(*m->aside));
+    m->aside[0] = frame;
+}
+
+/* The outermost ones of what falls out of view: they come back, and all others with them. */
+static void set_lost_aside(struct stack_memory *m, const uint64_t *objects, size_t n)
+{
+    size_t first = m->n_objects > ASIDE_NEW ? m->n_objects - ASIDE_NEW : 0;
+    for (size_t i = first; i < m->n_objects; i++) {
+        bool known = false;
+        for (size_t k = n; k-- > 0 && !known;)
+            known = objects[k] == m->objects[i];
+        if (!known)
+            set_aside(m, m->objects[i]);
+    }
 }
 
 /* What this look touched is read again next time, and before it some of what earlier ones did: who
@@ -82,7 +113,7 @@ static void keep_late(struct stack_memory *m, const uint64_t *objects, size_t n)
 /* Something that was there at the last look has gone. */
 static void forget(struct stack_memory *m)
 {
-    m->n_chunks = m->n_objects = m->codes.n = m->n_tops = 0;
+    m->n_chunks = m->n_objects = m->codes.n = m->n_tops = m->n_aside = 0;
     m->window_size = 0;
     m->recent = 0;
     m->recent_end = 0;
@@ -192,6 +223,14 @@ static bool was_interrupted(const struct stack_reader *r, struct stack_memory *m
     return interrupted;
 }
 
+/* Greenlets that do not run stand there with frames that seem to call, and with an outermost frame
+ * of their own. Each time that another one showed, it takes twice as long until the last one is
+ * taken for the only one. */
+static bool has_one_root(const struct stack_memory *m)
+{
+    return m->root && m->rooted >= ROOT_TRUSTED << m->roots;
+}
+
 /* One way through the copy, and where the pointer led to. FOUND, AGAIN, or -errno. */
 static int walk(struct stack_walk *w, bool last_resort, uint64_t *top)
 {
@@ -218,6 +257,10 @@ static int walk(struct stack_walk *w, bool last_resort, uint64_t *top)
     uint64_t innermost = r->depth ? r->frames[0].address : 0;
     if (e == FOUND && stack_tells_calls(r->offsets))
         e = settle(w, *top, after);
+    if (w->root && w->root != m->root && m->root) {
+        m->roots += m->roots < ROOTS_MAX;
+        m->rooted = 0;
+    }
     w->same = innermost == (r->depth ? r->frames[0].address : 0);
     if (chunk < m->n_chunks)
         m->near_chunk = chunk;
@@ -225,14 +268,17 @@ static int walk(struct stack_walk *w, bool last_resort, uint64_t *top)
 }
 
 /* One copy and the ways through it. The first one of a look is not asked who the innermost frame
- * was: it took long, with cold caches, and what stands that long would be preferred. 0, AGAIN, or
- * -errno. */
+ * was: it took long, with cold caches, and what stands that long would be preferred. resort: how
+ * many attempts less than all has been enough for. 0, AGAIN, or -errno. */
 static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thread, bool first,
-                    bool last_resort)
+                    int resort)
 {
     struct stack_walk w = {.r = r, .m = m, .thread = thread};
     uint64_t top = 0;
+    bool by_frame = !r->offsets->thread_chunk;
     bool known = m->n_chunks || m->n_objects || m->codes.n || m->window_size;
+    if (resort == 1 && by_frame)
+        keep_late(m, m->aside, m->n_aside);
     int e = stack_capture(r, m, thread);
     if (e == -ETIME)
         return e;
@@ -240,26 +286,34 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
         forget(m);
         return known ? AGAIN : e;
     }
-    if (was_interrupted(r, m) && !last_resort)
+    if (was_interrupted(r, m) && !resort)
         return AGAIN;
     bool followed = stack_is_followed(r, m);
-    e = followed && first ? AGAIN : walk(&w, last_resort, &top);
+    e = followed && first ? AGAIN : walk(&w, resort, &top);
     for (int i = 0; i < FOLLOWED && e == AGAIN && !w.late && followed; i++) {
-        if (stack_capture_innermost(r, m, thread) < 0)
+        int c = stack_capture_innermost(r, m, thread);
+        if (c == -EAGAIN)
             break;
-        e = walk(&w, last_resort, &top);
+        if (c < 0)
+            return c == -ETIME ? c : AGAIN;
+        e = walk(&w, resort, &top);
     }
     if (!w.led && !followed)
         return e;
     if (e == FOUND) {
+        if (by_frame)
+            set_lost_aside(m, r->objects, w.n_objects);
         keep_objects(m, r->objects, w.n_objects);
         keep_chunks(m, w.used);
-        if (w.late && !followed && !last_resort && w.same && still_there(&w, top))
+        if (w.late && !by_frame && !resort && w.same && still_there(&w, top))
             return 0;
         if (w.only_certain)
             return r->depth || !top ? 0 : AGAIN;
         return w.late || !w.near ? AGAIN : 0; /* next time it is among the copies */
     }
+    if (w.only_certain && resort >= ROOTWARDS && has_one_root(m) &&
+        stack_follow_certain(&w) == FOUND)
+        return 0;
     if (w.late)
         keep_late(m, r->objects, w.n_objects);
     for (size_t i = 0; i < m->n_tops; i++)
@@ -289,11 +343,12 @@ static bool is_torn(const struct stack_reader *r, struct stack_memory *m)
 int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
-    int seen = 0, result = -EAGAIN;
+    int seen = 0, resort = 0, result = -EAGAIN;
     r->doubtful = 0;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        int last_resort = stack_is_followed(r, m) ? LAST_RESORT_FOLLOWED : LAST_RESORT;
-        int e = try_once(r, m, thread, attempt == 0, attempt >= last_resort);
+        int limit = stack_is_followed(r, m) ? LAST_RESORT_FOLLOWED : LAST_RESORT;
+        resort += resort || attempt >= limit;
+        int e = try_once(r, m, thread, attempt == 0, resort);
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
             return e;
         result = e == AGAIN ? -EAGAIN : e;
@@ -313,6 +368,7 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
                 return result;
         }
         if (!r->depth || !r->suspended) {
+            m->rooted += !has_one_root(m);
             m->root = root;
             m->alone = 0;
         }

@@ -319,7 +319,6 @@ bool stack_is_followed(const struct stack_reader *r, const struct stack_memory *
 
 int stack_capture_innermost(struct stack_reader *r, const struct stack_memory *m, uint64_t thread)
 {
-    memcpy(r->copy, r->copy + r->half, r->half);
     r->n_cells = 0;
     int e = stack_add_cells(r, m, thread);
     int last = memory_batch_read(r->reader, &r->batch);
@@ -337,6 +336,7 @@ int stack_capture_innermost(struct stack_reader *r, const struct stack_memory *m
     }
     if (e < 0 || last < 0 || !there)
         return e < 0 ? e : last < 0 ? last : -EAGAIN;
+    memcpy(r->copy, r->copy + r->half, r->half);
     e = add_objects(r, m, true);
     last = memory_batch_read(r->reader, &r->batch);
     return e < 0 ? e : last;

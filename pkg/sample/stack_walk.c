@@ -9,6 +9,7 @@
 #define OBJECTS_MAX     64         /* in which a callee is looked for */
 #define CALLEES_MAX     512        /* steps from a frame to those that it has called since */
 #define SHIMS_MAX       4          /* of one frame */
+#define CERTAIN_STEPS   1000       /* over the frames, more than twice, in search of the next one */
 #define CALLEE_DISTANCE 8192 /* bytes from the end of a frame's stack to the one that it calls */
 
 static bool is_same(const struct python_offsets *o, const uint8_t *a, const uint8_t *b, bool first)
@@ -157,7 +158,9 @@ static int bytes_of_object(struct stack_walk *w, uint64_t address, const uint8_t
     w->late = true;
     w->certain = !w->only_certain;
     *ret = (const uint8_t *)w->single;
-    return memory_read(w->r->reader, address, w->single, head);
+    int e = memory_read(w->r->reader, address, w->single, head);
+    /* One that has ended is linked to others that have. */
+    return e == 0 && w->only_certain && !runs_or_calls(w->r->offsets, *ret) ? AGAIN : e;
 }
 
 static void add_raw(struct stack_reader *r, uint64_t address, const uint8_t *bytes)
@@ -287,7 +290,9 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
                 return FOUND;
             add_raw(r, frame, bytes);
         }
-        frame = stack_get64(bytes + o->frame_previous);
+        uint64_t previous = stack_get64(bytes + o->frame_previous);
+        w->root = !previous && !o->thread_chunk && runs_or_calls(o, bytes) ? frame : 0;
+        frame = previous;
         /* Brent's way to notice that a list has no end. */
         if (frame && frame == mark)
             return -ELOOP;
@@ -301,6 +306,43 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
     return 0;
 }
 
+/* Before 3.11: it ran, or called, all the time, from the same instruction. */
+static bool stood(const struct stack_walk *w, size_t i)
+{
+    const struct python_offsets *o = w->r->offsets;
+    const uint8_t *first = w->r->copy + stack_object_at(w->r, w->m, i);
+    const uint8_t *second = first + w->r->half;
+    return is_same(o, first, second, false) && runs_or_calls(o, first) && runs_or_calls(o, second);
+}
+
+int stack_follow_certain(const struct stack_walk *w)
+{
+    struct stack_reader *r = w->r;
+    const struct stack_memory *m = w->m;
+    size_t n = m->n_objects, i = n, steps = 0, most = 2 * n + CERTAIN_STEPS;
+    uint64_t caller = 0;
+    r->depth = 0;
+    r->cut = false;
+    for (size_t tried = 0; tried < n && steps < most && r->depth < STACK_DEPTH_MAX; steps++) {
+        i = i ? i - 1 : n - 1; /* the innermost one is the first */
+        const uint8_t *bytes = r->copy + stack_object_at(r, m, i);
+        tried++;
+        if (stack_get64(bytes + r->offsets->frame_previous) != caller || !stood(w, i) ||
+            (!caller && m->objects[i] != m->root))
+            continue;
+        caller = m->objects[i];
+        add_raw(r, caller, bytes);
+        tried = 0;
+    }
+    for (size_t k = 0; k < r->depth / 2; k++) {
+        struct raw_frame f = r->frames[k];
+        r->frames[k] = r->frames[r->depth - 1 - k];
+        r->frames[r->depth - 1 - k] = f;
+    }
+    r->suspended = false;
+    return r->depth ? FOUND : AGAIN;
+}
+
 /* NULL: it is not in the copy of the near chunk. */
 static const uint8_t *bytes_near(const struct stack_walk *w, uint64_t frame)
 {
@@ -311,7 +353,8 @@ static const uint8_t *bytes_near(const struct stack_walk *w, uint64_t frame)
     return w->r->copy + w->r->half + c->at + (frame - c->address);
 }
 
-/* The first frame at or behind an offset of the near chunk that says who its caller is. 0: none. */
+/* The first frame at or behind an offset of the near chunk that names this one as its caller, and
+ * says whether C code is in between. 0: none. */
 static uint64_t find_callee(const struct stack_walk *w, uint64_t from, uint64_t caller, bool by_c)
 {
     const struct python_offsets *o = w->r->offsets;
@@ -350,7 +393,7 @@ static bool is_alive(const struct stack_walk *w, uint64_t frame, size_t *steps)
     for (; frame && *steps < CALLEES_MAX; ++*steps) {
         const uint8_t *bytes = bytes_near(w, frame);
         if (!bytes || runs_itself(w->r->offsets, bytes))
-            return bytes;
+            return bytes != NULL;
         frame = callee_in_chunk(w, frame, bytes);
     }
     return false;

@@ -1,7 +1,7 @@
 /* Before 3.11 each frame is an object somewhere in memory. One function calls many others in turn,
  * most for less time than a copy of all their frames takes; the second half of their time they may
- * call one that all of them share. Memory made by hand, where time passes
- * with what is read. */
+ * call one that all of them share. Or one of a few calls itself, to and fro, faster than its frames
+ * can be read. Memory made by hand, where time passes with what is read. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,14 +22,22 @@
 #define BRIEF     12 /* how long the functions run */
 #define LONG      72 /* and the first one */
 #define ROUND     ((FUNCTIONS - 1) * BRIEF + LONG)
+#define PARTS     2
+#define PART      30000       /* how long one of them recurses */
+#define RECURSIVE (2 * PARTS) /* the first such frame */
+#define DEEPEST   40
+#define ALL       (RECURSIVE + DEEPEST)
 
 struct world {
     struct memory_reader reader;
     const struct python_offsets *offsets;
-    uint8_t thread[1024], frames[(FUNCTIONS + 2) * DISTANCE];
+    void (*show)(struct world *);
+    uint8_t thread[1024], frames[ALL * DISTANCE];
     size_t time;
     size_t slower; /* times */
     bool share;
+    bool greenlets; /* each part has its own outermost frame */
+    uint32_t random;
 };
 
 static const unsigned minors[] = {8, 9, 10};
@@ -55,7 +63,13 @@ static void set_instruction(struct world *w, size_t frame, size_t instruction)
     memcpy(w->frames + frame * DISTANCE + w->offsets->frame_instruction, &value, sizeof(value));
 }
 
-static void show(struct world *w)
+static uint32_t next_random(struct world *w)
+{
+    w->random = w->random * 1103515245 + 12345;
+    return w->random >> 16;
+}
+
+static void show_turns(struct world *w)
 {
     const struct python_offsets *o = w->offsets;
     bool calls;
@@ -67,6 +81,39 @@ static void show(struct world *w)
     for (size_t i = 0; i <= SHARED; i++) {
         bool runs = i == 0 || i == 1 + which || i == innermost;
         w->frames[i * DISTANCE + o->frame_state] = runs == (o->minor < 10);
+    }
+}
+
+static size_t part_at(size_t time)
+{
+    return time / PART % PARTS;
+}
+
+static void show_frame(struct world *w, size_t frame, uint64_t previous, bool runs)
+{
+    put64(w->frames + frame * DISTANCE + w->offsets->frame_previous, previous);
+    w->frames[frame * DISTANCE + w->offsets->frame_state] = runs == (w->offsets->minor < 10);
+}
+
+/* Two frames of each part, and what recurses. Those that have ended are linked to each other. */
+static void show_recursion(struct world *w)
+{
+    size_t part = part_at(w->time), step = w->time % (2 * DEEPEST);
+    size_t deep = step < DEEPEST ? step : 2 * DEEPEST - 1 - step;
+    size_t innermost = deep ? RECURSIVE + deep - 1 : 2 * part + 1;
+    put64(w->thread + w->offsets->thread_frame, FRAMES + innermost * DISTANCE);
+    for (size_t i = 0; i < PARTS; i++) {
+        bool there = w->greenlets || i == part;
+        size_t outermost = w->greenlets ? 2 * i : 0;
+        show_frame(w, 2 * i, 0, w->greenlets || i == 0);
+        show_frame(w, 2 * i + 1, there ? FRAMES + outermost * DISTANCE : 0, there);
+        set_instruction(w, 2 * i + 1, 300 + i);
+        set_instruction(w, 2 * i, 100 + (w->greenlets ? i : part));
+    }
+    for (size_t i = 0; i < DEEPEST; i++) {
+        size_t before = i ? RECURSIVE + i - 1 : 2 * part + 1, after = RECURSIVE + i + 1;
+        size_t to = i < deep ? before : after;
+        show_frame(w, RECURSIVE + i, to < ALL ? FRAMES + to * DISTANCE : 0, i < deep);
     }
 }
 
@@ -82,7 +129,7 @@ static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
         size_t from = (size_t)(address - (frame ? FRAMES : THREAD));
         if (from + local[i].iov_len > (frame ? sizeof(w->frames) : sizeof(w->thread)))
             return done ? done : -EFAULT;
-        show(w);
+        w->show(w);
         memcpy(local[i].iov_base, (frame ? w->frames : w->thread) + from, local[i].iov_len);
         done += (ssize_t)local[i].iov_len;
     }
@@ -92,9 +139,12 @@ static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
 static struct world *begin(unsigned minor)
 {
     struct world *w = &world;
-    *w =
-        (struct world){.reader = {.read = world_read}, .offsets = offsets_find(minor), .slower = 1};
-    for (size_t i = 0; i <= SHARED; i++) {
+    *w = (struct world){.reader = {.read = world_read},
+                        .offsets = offsets_find(minor),
+                        .show = show_turns,
+                        .slower = 1,
+                        .random = 1};
+    for (size_t i = 0; i < ALL; i++) {
         put64(w->frames + i * DISTANCE + w->offsets->frame_code, 1 + i);
         put64(w->frames + i * DISTANCE + w->offsets->frame_previous, i ? FRAMES : 0);
     }
@@ -112,10 +162,8 @@ static void test_shares(void **state)
         struct world *w = begin(minors[k]);
         _cleanup_(stack_memory_finish) struct stack_memory m = {0};
         size_t seen[FUNCTIONS] = {0}, all = 0;
-        uint32_t random = 1;
         for (size_t i = 0; i < LOOKS; i++) {
-            random = random * 1103515245 + 12345;
-            w->time += (random >> 16) % ROUND;
+            w->time += next_random(w) % ROUND;
             if (stack_read(&reader, &m, THREAD) < 0 || reader.depth != 2)
                 continue;
             size_t which = (size_t)((reader.frames[0].address - FRAMES) / DISTANCE - 1);
@@ -156,12 +204,10 @@ static void test_callees(void **state)
         struct world *w = begin(minors[k]);
         _cleanup_(stack_memory_finish) struct stack_memory m = {0};
         size_t right = 0, shared = 0, all = 0;
-        uint32_t random = 1;
         w->share = true;
         w->slower = 3;
         for (size_t i = 0; i < LOOKS; i++) {
-            random = random * 1103515245 + 12345;
-            w->time += (random >> 16) % (3 * ROUND);
+            w->time += next_random(w) % (3 * ROUND);
             if (stack_read(&reader, &m, THREAD) < 0 || reader.depth < 2)
                 continue;
             right += is_right();
@@ -174,10 +220,52 @@ static void test_callees(void **state)
     }
 }
 
+/* What does not stand still long enough is left out, and not the time that was looked at. A
+ * greenlet that does not run stands best of all. */
+static void recurse(unsigned minor, bool greenlets)
+{
+    struct world *w = begin(minor);
+    _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+    size_t seen[PARTS] = {0}, all = 0;
+    w->show = show_recursion;
+    w->greenlets = greenlets;
+    for (size_t i = 0; i < LOOKS / 8; i++) {
+        w->time += next_random(w) % (3 * PART);
+        size_t before = part_at(w->time);
+        int e = stack_read(&reader, &m, THREAD);
+        size_t part = part_at(w->time), depth = reader.depth;
+        if (e < 0 || part != before)
+            continue;
+        all++;
+        assert_true(depth >= 1);
+        assert_int_equal(reader.frames[depth - 1].address, frame_of(greenlets ? 2 * part : 0));
+        assert_int_equal(reader.frames[depth - 1].instruction, 100 + part);
+        if (depth == 1)
+            continue;
+        assert_int_equal(reader.frames[depth - 2].address, frame_of(2 * part + 1));
+        seen[part]++;
+    }
+    /* Of greenlets, too many looks fail. */
+    assert_true(all > LOOKS / 8 * (greenlets ? 30 : 88) / 100);
+    assert_true((seen[0] + seen[1]) * 100 > all * 95);
+    if (!greenlets)
+        assert_in_range(seen[0] * 100 / all, 42, 58);
+}
+
+static void test_recursion(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        recurse(minors[k], false);
+        recurse(minors[k], true);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares),
-                                       cmocka_unit_test(test_callees)};
+                                       cmocka_unit_test(test_callees),
+                                       cmocka_unit_test(test_recursion)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     stack_reader_finish(&reader);
     return failed;
