@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 import pytest
-from conftest import has_numpy
+from conftest import MODULES, has_modules
 from samplers import Looks, Rounds, program, record, record_in_turn
 from shares import (
     KINDS,
@@ -96,8 +96,8 @@ def compared(how, tools, python, name, folder, seconds):
 def test_shares(tools, python, program_name, tmp_path, table, pytestconfig):
     if python.free_threaded:
         pytest.skip(f"{python.path} is free-threaded: py-spy cannot read it")
-    if program_name == "arrays" and not has_numpy(python):
-        pytest.skip(f"{python.path} has no numpy")
+    if not has_modules(python, program_name):
+        pytest.skip(f"{python.path} fails at {MODULES[program_name]}")
     seconds = seconds_of(program_name, pytestconfig.getoption("--full"))
     for how, title in ((record, ""), (record_in_turn, "stopped")):
         c = compared(how, tools, python, program_name, tmp_path, seconds)
