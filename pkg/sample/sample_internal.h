@@ -125,8 +125,6 @@ struct stack_memory {
     size_t n_tops;
     int64_t usual_ns; /* that a copy takes where nothing interrupts it; 0: not known */
     uint64_t root;    /* the outermost frame; 0: none */
-    unsigned rooted;  /* before 3.11: looks since a way led to another one than that, up to some */
-    unsigned roots;   /* how often one did, up to some */
     unsigned alone;   /* looks in a row that saw only a suspended generator's */
 };
 void stack_memory_finish(struct stack_memory *m);

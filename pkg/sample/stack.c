@@ -23,10 +23,8 @@
 #define LAST_RESORT          12
 #define LAST_RESORT_FOLLOWED 3
 #define FOLLOWED             3 /* times */
-#define ROOTWARDS            3 /* the attempt since then that may begin with the outermost frame */
-#define ROOT_SEEN            8 /* times in a row */
-#define ROOT_TRUSTED         16u /* looks */
-#define ROOTS_MAX            8
+#define ROOTWARDS            3 /* of those attempts, the first that may begin with the outermost frame */
+#define ROOT_SEEN            8  /* times in a row */
 #define ALONE_LOOKS          8  /* in a row */
 #define SEEN_MAX             64 /* what was seen before counts half then */
 #define SPARE                20 /* frames of earlier looks that are kept in view */
@@ -60,7 +58,16 @@ static void set_aside(struct stack_memory *m, uint64_t frame)
     m->aside[0] = frame;
 }
 
-/* The outermost ones of what falls out of view: they come back, and all others with them. */
+/* One of those that were added to the other n objects is no memory any more. */
+static void drop_aside(struct stack_memory *m, size_t n)
+{
+    memmove(m->objects, m->objects + (m->n_objects - n), n * sizeof(*m->objects));
+    m->n_objects = n;
+    m->n_aside = 0;
+}
+
+/* The outermost ones of what falls out of view: who calls them again is found without them no
+ * further than that. */
 static void set_lost_aside(struct stack_memory *m, const uint64_t *objects, size_t n)
 {
     size_t first = m->n_objects > ASIDE_NEW ? m->n_objects - ASIDE_NEW : 0;
@@ -87,6 +94,14 @@ static void keep_objects(struct stack_memory *m, const uint64_t *objects, size_t
     m->n_objects = 0;
     for (size_t i = 0; i < n_spares + n; i++)
         stack_remember_object(m, i < n_spares ? spares[i] : objects[i - n_spares], m->n_objects);
+}
+
+/* So many attempts have met too many frames for as many to be read each time. */
+static void keep_frames(struct stack_memory *m, struct stack_reader *r)
+{
+    for (size_t i = 0; i < r->depth; i++)
+        r->objects[i] = r->frames[i].address;
+    keep_objects(m, r->objects, r->depth);
 }
 
 /* What a deep recursion needed once is not read for ever. */
@@ -223,14 +238,6 @@ static bool was_interrupted(const struct stack_reader *r, struct stack_memory *m
     return interrupted;
 }
 
-/* Greenlets that do not run stand there with frames that seem to call, and with an outermost frame
- * of their own. Each time that another one showed, it takes twice as long until the last one is
- * taken for the only one. */
-static bool has_one_root(const struct stack_memory *m)
-{
-    return m->root && m->rooted >= ROOT_TRUSTED << m->roots;
-}
-
 /* One way through the copy, and where the pointer led to. FOUND, AGAIN, or -errno. */
 static int walk(struct stack_walk *w, bool last_resort, uint64_t *top)
 {
@@ -257,10 +264,6 @@ static int walk(struct stack_walk *w, bool last_resort, uint64_t *top)
     uint64_t innermost = r->depth ? r->frames[0].address : 0;
     if (e == FOUND && stack_tells_calls(r->offsets))
         e = settle(w, *top, after);
-    if (w->root && w->root != m->root && m->root) {
-        m->roots += m->roots < ROOTS_MAX;
-        m->rooted = 0;
-    }
     w->same = innermost == (r->depth ? r->frames[0].address : 0);
     if (chunk < m->n_chunks)
         m->near_chunk = chunk;
@@ -268,8 +271,9 @@ static int walk(struct stack_walk *w, bool last_resort, uint64_t *top)
 }
 
 /* One copy and the ways through it. The first one of a look is not asked who the innermost frame
- * was: it took long, with cold caches, and what stands that long would be preferred. resort: how
- * many attempts less than all has been enough for. 0, AGAIN, or -errno. */
+ * was: it took long, with cold caches, and what stands that long would be preferred. resort:
+ * the number of this attempt among those for which less than all is enough; 0: not yet. 0, AGAIN,
+ * or -errno. */
 static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thread, bool first,
                     int resort)
 {
@@ -277,11 +281,16 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     uint64_t top = 0;
     bool by_frame = !r->offsets->thread_chunk;
     bool known = m->n_chunks || m->n_objects || m->codes.n || m->window_size;
+    size_t n_before = m->n_objects;
     if (resort == 1 && by_frame)
         keep_late(m, m->aside, m->n_aside);
     int e = stack_capture(r, m, thread);
     if (e == -ETIME)
         return e;
+    if (e < 0 && m->n_objects > n_before) {
+        drop_aside(m, n_before);
+        return AGAIN;
+    }
     if (e < 0) {
         forget(m);
         return known ? AGAIN : e;
@@ -311,9 +320,11 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
             return r->depth || !top ? 0 : AGAIN;
         return w.late || !w.near ? AGAIN : 0; /* next time it is among the copies */
     }
-    if (w.only_certain && resort >= ROOTWARDS && has_one_root(m) &&
-        stack_follow_certain(&w) == FOUND)
+    if (w.only_certain && resort >= ROOTWARDS && stack_follow_certain(&w) == FOUND) {
+        if (!followed)
+            keep_frames(m, r);
         return 0;
+    }
     if (w.late)
         keep_late(m, r->objects, w.n_objects);
     for (size_t i = 0; i < m->n_tops; i++)
@@ -368,7 +379,6 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
                 return result;
         }
         if (!r->depth || !r->suspended) {
-            m->rooted += !has_one_root(m);
             m->root = root;
             m->alone = 0;
         }

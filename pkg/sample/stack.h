@@ -70,7 +70,6 @@ struct stack_walk {
     bool led;                        /* it is known where the pointer led to */
     bool near;                       /* the innermost frame was read where it is looked for */
     bool same;                       /* it had called nobody since */
-    uint64_t root;                   /* the outermost frame; 0: the way did not lead there */
     /* Within the way. */
     bool certain;          /* this frame stood in both copies */
     size_t cursor;         /* where the next object is expected */
@@ -81,9 +80,10 @@ struct stack_walk {
 };
 /* FOUND, AGAIN, or -errno. */
 int stack_follow(struct stack_walk *w, uint64_t frame);
-/* Before 3.11: the outermost frames, up to the first one that did not stand while all of them were
- * copied. FOUND, or AGAIN: there are none. */
-int stack_follow_certain(const struct stack_walk *w);
+/* Before 3.11: from the outermost frame of the last look inwards, the frames that are the same in
+ * both copies, as far as the objects go. FOUND, or AGAIN: there are none, or nothing shows that the
+ * thread is within them: a greenlet that does not run stands best of all. */
+int stack_follow_certain(struct stack_walk *w);
 /* The frame that one in the near chunk had called when that was copied. FOUND: it was calling none,
  * or *frame is the innermost one of those that it had called; after: where the pointer led to just
  * behind. AGAIN: which one is not known. */

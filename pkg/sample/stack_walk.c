@@ -9,7 +9,7 @@
 #define OBJECTS_MAX     64         /* in which a callee is looked for */
 #define CALLEES_MAX     512        /* steps from a frame to those that it has called since */
 #define SHIMS_MAX       4          /* of one frame */
-#define CERTAIN_STEPS   1000       /* over the frames, more than twice, in search of the next one */
+#define CERTAIN_STEPS   1000       /* and twice as many as there are objects, in all */
 #define CALLEE_DISTANCE 8192 /* bytes from the end of a frame's stack to the one that it calls */
 
 static bool is_same(const struct python_offsets *o, const uint8_t *a, const uint8_t *b, bool first)
@@ -25,6 +25,14 @@ static bool is_same(const struct python_offsets *o, const uint8_t *a, const uint
 static bool runs_or_calls(const struct python_offsets *o, const uint8_t *frame)
 {
     return frame[o->frame_state] == (o->minor < 10);
+}
+
+/* Before 3.11: both copies show it running, or calling, at the same instruction. */
+static bool stood(const struct stack_walk *w, size_t at)
+{
+    const struct python_offsets *o = w->r->offsets;
+    const uint8_t *first = w->r->copy + at, *second = first + w->r->half;
+    return is_same(o, first, second, false) && runs_or_calls(o, first) && runs_or_calls(o, second);
 }
 
 /* The callee, as one of the copies shows it: already, or still, called by the same frame. */
@@ -90,8 +98,7 @@ static int bytes_in_copy(struct stack_walk *w, size_t at, const uint8_t **ret)
     const uint8_t *first = w->r->copy + at, *second = first + w->r->half;
     *ret = second;
     if (w->only_certain) {
-        w->certain =
-            is_same(o, first, second, false) && runs_or_calls(o, first) && runs_or_calls(o, second);
+        w->certain = stood(w, at);
         return FOUND;
     }
     if (w->callee && !o->thread_chunk)
@@ -159,7 +166,7 @@ static int bytes_of_object(struct stack_walk *w, uint64_t address, const uint8_t
     w->certain = !w->only_certain;
     *ret = (const uint8_t *)w->single;
     int e = memory_read(w->r->reader, address, w->single, head);
-    /* One that has ended is linked to others that have. */
+    /* One that has ended may be linked to others that have. */
     return e == 0 && w->only_certain && !runs_or_calls(w->r->offsets, *ret) ? AGAIN : e;
 }
 
@@ -290,9 +297,7 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
                 return FOUND;
             add_raw(r, frame, bytes);
         }
-        uint64_t previous = stack_get64(bytes + o->frame_previous);
-        w->root = !previous && !o->thread_chunk && runs_or_calls(o, bytes) ? frame : 0;
-        frame = previous;
+        frame = stack_get64(bytes + o->frame_previous);
         /* Brent's way to notice that a list has no end. */
         if (frame && frame == mark)
             return -ELOOP;
@@ -306,16 +311,26 @@ int stack_follow(struct stack_walk *w, uint64_t frame)
     return 0;
 }
 
-/* Before 3.11: it ran, or called, all the time, from the same instruction. */
-static bool stood(const struct stack_walk *w, size_t i)
+/* A recursion always changes the one that is called by the last frame that stood, or calls none. */
+static bool is_within(const struct stack_walk *w, uint64_t frame)
 {
-    const struct python_offsets *o = w->r->offsets;
-    const uint8_t *first = w->r->copy + stack_object_at(w->r, w->m, i);
-    const uint8_t *second = first + w->r->half;
-    return is_same(o, first, second, false) && runs_or_calls(o, first) && runs_or_calls(o, second);
+    const struct stack_reader *r = w->r;
+    const struct python_offsets *o = r->offsets;
+    for (size_t i = 0; i < r->n_cells; i++)
+        if (r->cells[i].frame == frame)
+            return true;
+    for (size_t i = 0; i < w->m->n_objects; i++) {
+        const uint8_t *first = r->copy + stack_object_at(r, w->m, i), *second = first + r->half;
+        bool called = stack_get64(first + o->frame_previous) == frame ||
+                      stack_get64(second + o->frame_previous) == frame;
+        if (called &&
+            (!is_same(o, first, second, false) || first[o->frame_state] != second[o->frame_state]))
+            return true;
+    }
+    return false;
 }
 
-int stack_follow_certain(const struct stack_walk *w)
+int stack_follow_certain(struct stack_walk *w)
 {
     struct stack_reader *r = w->r;
     const struct stack_memory *m = w->m;
@@ -325,13 +340,13 @@ int stack_follow_certain(const struct stack_walk *w)
     r->cut = false;
     for (size_t tried = 0; tried < n && steps < most && r->depth < STACK_DEPTH_MAX; steps++) {
         i = i ? i - 1 : n - 1; /* the innermost one is the first */
-        const uint8_t *bytes = r->copy + stack_object_at(r, m, i);
+        size_t at = stack_object_at(r, m, i);
         tried++;
-        if (stack_get64(bytes + r->offsets->frame_previous) != caller || !stood(w, i) ||
+        if (stack_get64(r->copy + at + r->offsets->frame_previous) != caller || !stood(w, at) ||
             (!caller && m->objects[i] != m->root))
             continue;
         caller = m->objects[i];
-        add_raw(r, caller, bytes);
+        add_raw(r, caller, r->copy + at);
         tried = 0;
     }
     for (size_t k = 0; k < r->depth / 2; k++) {
@@ -339,8 +354,7 @@ int stack_follow_certain(const struct stack_walk *w)
         r->frames[k] = r->frames[r->depth - 1 - k];
         r->frames[r->depth - 1 - k] = f;
     }
-    r->suspended = false;
-    return r->depth ? FOUND : AGAIN;
+    return r->depth && is_within(w, caller) ? FOUND : AGAIN;
 }
 
 /* NULL: it is not in the copy of the near chunk. */

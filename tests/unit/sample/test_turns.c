@@ -35,6 +35,9 @@ struct world {
     uint8_t thread[1024], frames[ALL * DISTANCE];
     size_t time;
     size_t slower; /* times */
+    size_t faster; /* times, the recursion */
+    bool stands;   /* the first part, in its own frame */
+    bool parked;   /* it does not run any more */
     bool share;
     bool greenlets; /* each part has its own outermost frame */
     uint32_t random;
@@ -98,7 +101,8 @@ static void show_frame(struct world *w, size_t frame, uint64_t previous, bool ru
 /* Two frames of each part, and what recurses. Those that have ended are linked to each other. */
 static void show_recursion(struct world *w)
 {
-    size_t part = part_at(w->time), step = w->time % (2 * DEEPEST);
+    size_t part = w->stands || w->parked ? w->parked : part_at(w->time);
+    size_t step = w->stands ? 0 : w->time * w->faster % (2 * DEEPEST);
     size_t deep = step < DEEPEST ? step : 2 * DEEPEST - 1 - step;
     size_t innermost = deep ? RECURSIVE + deep - 1 : 2 * part + 1;
     put64(w->thread + w->offsets->thread_frame, FRAMES + innermost * DISTANCE);
@@ -143,6 +147,7 @@ static struct world *begin(unsigned minor)
                         .offsets = offsets_find(minor),
                         .show = show_turns,
                         .slower = 1,
+                        .faster = 1,
                         .random = 1};
     for (size_t i = 0; i < ALL; i++) {
         put64(w->frames + i * DISTANCE + w->offsets->frame_code, 1 + i);
@@ -261,11 +266,39 @@ static void test_recursion(void **state)
     }
 }
 
+/* The only one that ran stands still, and another one recurses. */
+static void test_parked(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        size_t seen[PARTS] = {0};
+        w->show = show_recursion;
+        w->greenlets = w->stands = true;
+        for (size_t i = 0; i < LOOKS / 4; i++) {
+            if (i == LOOKS / 40) {
+                w->stands = false;
+                w->parked = true;
+                w->faster = 6;
+            }
+            w->time += next_random(w) % PART;
+            if (stack_read(&reader, &m, THREAD) < 0)
+                continue;
+            assert_true(reader.depth > 0);
+            assert_int_equal(reader.frames[reader.depth - 1].address, frame_of(w->parked ? 2 : 0));
+            seen[w->parked]++;
+        }
+        assert_int_equal(seen[0], LOOKS / 40);
+        assert_true(seen[1] > LOOKS / 40);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares),
-                                       cmocka_unit_test(test_callees),
-                                       cmocka_unit_test(test_recursion)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shares), cmocka_unit_test(test_callees),
+        cmocka_unit_test(test_recursion), cmocka_unit_test(test_parked)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     stack_reader_finish(&reader);
     return failed;
