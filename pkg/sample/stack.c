@@ -22,8 +22,8 @@
  * asked for after each. */
 #define LAST_RESORT          12
 #define LAST_RESORT_FOLLOWED 3
-#define FOLLOWED             3 /* times */
-#define ROOTWARDS            3 /* of those attempts, the first that may begin with the outermost frame */
+#define FOLLOWED             3  /* times */
+#define ROOTWARDS            3  /* which of those may first begin with the outermost frame */
 #define ROOT_SEEN            8  /* times in a row */
 #define ALONE_LOOKS          8  /* in a row */
 #define SEEN_MAX             64 /* what was seen before counts half then */
@@ -66,8 +66,8 @@ static void drop_aside(struct stack_memory *m, size_t n)
     m->n_aside = 0;
 }
 
-/* The outermost ones of what falls out of view: who calls them again is found without them no
- * further than that. */
+/* The outermost ones of what falls out of view. When such a frame is there again and nobody knows
+ * of it, a way from the outermost frame inwards ends before it. */
 static void set_lost_aside(struct stack_memory *m, const uint64_t *objects, size_t n)
 {
     size_t first = m->n_objects > ASIDE_NEW ? m->n_objects - ASIDE_NEW : 0;
@@ -96,7 +96,7 @@ static void keep_objects(struct stack_memory *m, const uint64_t *objects, size_t
         stack_remember_object(m, i < n_spares ? spares[i] : objects[i - n_spares], m->n_objects);
 }
 
-/* So many attempts have met too many frames for as many to be read each time. */
+/* The attempts of this look have met more frames than should be read each time. */
 static void keep_frames(struct stack_memory *m, struct stack_reader *r)
 {
     for (size_t i = 0; i < r->depth; i++)

@@ -81,8 +81,9 @@ struct stack_walk {
 /* FOUND, AGAIN, or -errno. */
 int stack_follow(struct stack_walk *w, uint64_t frame);
 /* Before 3.11: from the outermost frame of the last look inwards, the frames that are the same in
- * both copies, as far as the objects go. FOUND, or AGAIN: there are none, or nothing shows that the
- * thread is within them: a greenlet that does not run stands best of all. */
+ * both copies, as far as the objects go; so is one that was called again from the same line. FOUND,
+ * or AGAIN: there are none, or nothing shows that the thread is within them: a greenlet that does
+ * not run stands best of all. */
 int stack_follow_certain(struct stack_walk *w);
 /* The frame that one in the near chunk had called when that was copied. FOUND: it was calling none,
  * or *frame is the innermost one of those that it had called; after: where the pointer led to just

@@ -19,7 +19,7 @@ ERRORS = 2  # percent of the looks
 
 # Below 3.11 each frame is read for itself, in some 0.3 us: of a recursion that goes 150 frames up
 # and down in less time than that takes there are only the outermost frames, if those are known, and
-# what takes less than 1 us is seen too rarely. 5 to 7 points are missing on an idle machine.
+# what takes less than 1 us is seen too rarely. 4 to 8 points are missing on an idle machine.
 POINTS_BY_FRAME = 12
 
 # Free-threaded builds give each new generator another address, so that it is not among those that
