@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What sampling takes from the target: a loop counts its rounds, and spans without and with a
-sampler take turns. Each span with one is compared with the mean of its two neighbours. There are
-two measures: rounds a second, for which the machine must be idle, and rounds a second of the
+sampler take turns. Each span with one is compared with one of its two neighbours, in turn the one
+before it and the one after it, so that nothing but the sampler makes them differ for good. There
+are two measures: rounds a second, for which the machine must be idle, and rounds a second of the
 target's own processor time, which does not see that the target was stopped. What "nothing" shows is
 the error of the measurement.
 
@@ -118,10 +119,7 @@ def measure(name, tool, target, pairs, seconds, output):
     tool.end()
     print(f"{name}: {samples_in(output)} samples at last")
     for which, what in enumerate(("wall clock", "processor time")):
-        changes = [
-            (b[which] * 2 / (plain[i][which] + plain[i + 1][which]) - 1) * 100
-            for i, b in enumerate(with_it)
-        ]
+        changes = [(b[which] / plain[i + i % 2][which] - 1) * 100 for i, b in enumerate(with_it)]
         low, high = interval(changes)
         print(
             f"{name}, rounds by {what}: median {statistics.median(changes):+.2f} %, "
