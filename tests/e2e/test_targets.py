@@ -300,8 +300,9 @@ def test_async_tasks(space, version):
     by_share = sorted(shares, key=shares.get)
     assert [t.split()[1].rstrip(":;,") for t in by_share] == ["log", "bills", "orders"]
     assert "ünïcode 🔥" in by_share[1]
+    # Who waits for a core keeps its stack: on a busy machine a few of them are much of the time.
     for task, share in zip(by_share, (0.1, 0.3, 0.6), strict=True):
-        assert abs(shares[task] / all_of_it - share) < 0.1, shares
+        assert abs(shares[task] / all_of_it - share) < 0.2, shares
     assert samples_in(space.stacks(space.completed(plain)), "task ") == 0
 
 
