@@ -88,6 +88,7 @@ int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *
         .threads = sampling->threads,
         .functions = sampling->functions,
         .async_tasks = sampling->async_tasks,
+        .nonblocking = sampling->nonblocking,
         .command_lines = sampling->command_lines,
     };
     _cleanup_(record_destroyp) struct record *record = NULL;

@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +18,8 @@
 #define BURST_NS        200000     /* and one of them, before it is asked often again */
 #define STATUS_MAX      (1u << 20) /* bytes; 65,536 groups take most of them */
 #define NAME_LOOKS      1000       /* a name is read again after this many looks */
+#define STAT_STATE      3          /* fields of /proc/PID/task/TID/stat, the first being 1 */
+#define STAT_CORE       39
 
 struct kernel_thread {
     pid_t outer, inner;
@@ -272,6 +276,46 @@ static int64_t runtime_of(const struct kernel_thread *t)
         return -1;
     text[n] = '\0';
     return strtoll(text, NULL, 10);
+}
+
+static bool number(struct str *rest, int64_t *ret)
+{
+    return str_to_i64(str_trim(str_cut(rest, ' ')), 0, INT64_MAX, ret) == 0;
+}
+
+/* How often a core began to run it; 0: not known. */
+static int64_t turns_of(const struct kernel_thread *t)
+{
+    char text[96];
+    ssize_t n = t->open && t->runtime >= 0 ? pread(t->runtime, text, sizeof(text), 0) : -1;
+    struct str rest = {text, n > 0 ? (size_t)n : 0};
+    int64_t ran, waited, turns;
+    return number(&rest, &ran) && number(&rest, &waited) && number(&rest, &turns) ? turns : 0;
+}
+
+bool kernel_thread_place(struct kernel *k, struct kernel_thread *t, struct kernel_place *ret)
+{
+    char text[1024];
+    int64_t core, priority, policy;
+    open_files(k, t);
+    ret->turns = turns_of(t); /* first, so that it tells of all that is after the rest */
+    ssize_t n = t->open ? pread(t->stat, text, sizeof(text), 0) : -1;
+    struct str rest = {text, n > 0 ? (size_t)n : 0};
+    if (!ret->turns || state_of(text, n) != 'R')
+        return false;
+    rest = str_sub(rest, (size_t)str_rfind_char(rest, ')') + 2, sizeof(text));
+    for (int i = STAT_STATE; i < STAT_CORE; i++)
+        str_cut(&rest, ' ');
+    if (!number(&rest, &core) || core > INT_MAX || !number(&rest, &priority) ||
+        !number(&rest, &policy))
+        return false;
+    ret->core = (int)core;
+    return policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;
+}
+
+bool kernel_thread_waited(const struct kernel_thread *t, const struct kernel_place *since)
+{
+    return turns_of(t) == since->turns;
 }
 
 /* Of the whole process. */

@@ -23,6 +23,7 @@ static void add_counts(struct sample_counts *to, const struct sample_counts *fro
     to->stacks += from->stacks;
     to->errors += from->errors;
     to->retries += from->retries;
+    to->held += from->held;
     to->cut += from->cut;
     to->unasked += from->unasked;
 }

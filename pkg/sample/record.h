@@ -42,6 +42,7 @@ struct record_options {
     bool threads;       /* a root frame for each thread */
     bool functions;     /* each with the line where it begins */
     bool async_tasks;   /* a frame for the running task of asyncio, where it is shown */
+    bool nonblocking;   /* no thread waits while it is read, see target.h */
     bool command_lines; /* in the root frames of processes; they may hold secrets */
     void (*progress)(void *context); /* about every 100 ms; NULL: none */
     void *context;

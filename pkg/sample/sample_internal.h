@@ -123,9 +123,11 @@ struct stack_memory {
     unsigned recent;
     struct stack_top tops[STACK_TOPS]; /* the most frequent one first */
     size_t n_tops;
-    int64_t usual_ns; /* that a copy takes where nothing interrupts it; 0: not known */
-    uint64_t root;    /* the outermost frame; 0: none */
-    unsigned alone;   /* looks in a row that saw only a suspended generator's */
+    int64_t usual_ns;  /* that a copy takes where nothing interrupts it; 0: not known */
+    uint64_t root;     /* the outermost frame; 0: none */
+    unsigned alone;    /* looks in a row that saw only a suspended generator's */
+    unsigned unsteady; /* how often calls were seen of late */
+    unsigned restless; /* looks to come in which it is not expected to stand still by itself */
 };
 void stack_memory_finish(struct stack_memory *m);
 
@@ -133,6 +135,13 @@ void stack_memory_finish(struct stack_memory *m);
  * each piece of C code that calls Python makes another one. */
 struct stack_cells {
     uint64_t frame, cframe;
+};
+
+/* Keeps the thread that is to be read from running, without stopping it. */
+struct stack_holder {
+    bool (*begin)(struct stack_holder *self); /* may be called again before the end */
+    bool (*held)(struct stack_holder *self);  /* whether it did not run since then */
+    void (*end)(struct stack_holder *self);   /* also where there was no begin, or it failed */
 };
 
 /* One for all threads: where copies go. */
@@ -154,6 +163,10 @@ struct stack_reader {
     size_t tail_len;
     int64_t took_ns;                     /* the copy */
     const struct stack_memory *prepared; /* whose copy the batch's next reading makes */
+    struct stack_holder *holder;         /* of the thread to be read; NULL: nothing holds it */
+    bool held;                           /* it is, if the holder says so afterwards */
+    bool calls;                          /* a call was seen while it was not held */
+    bool moving;                         /* it did not stand still, and was not held */
     struct raw_frame frames[STACK_DEPTH_MAX];
     uint64_t objects[STACK_DEPTH_MAX + 1]; /* of the way through the copy */
     size_t depth;
@@ -225,6 +238,15 @@ const void **kernel_thread_mark(struct kernel_thread *t);
 void **kernel_thread_owner(struct kernel_thread *t); /* the same for who matches threads */
 /* 'R', 'S', …; 0: gone. */
 char kernel_thread_state(struct kernel_thread *t);
+struct kernel_place {
+    int core;
+    int64_t turns; /* how often it began to run on any */
+};
+/* The core on which it runs or waits. False: it does neither, or need not share that with others,
+ * or it is not known. */
+bool kernel_thread_place(struct kernel *k, struct kernel_thread *t, struct kernel_place *ret);
+/* Whether it has waited since, if it waited then. */
+bool kernel_thread_waited(const struct kernel_thread *t, const struct kernel_place *since);
 /* Once before the states of a look are asked for: finds out whether threads that slept when they
  * were asked last can have run since. */
 void kernel_begin(struct kernel *k);

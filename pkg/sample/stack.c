@@ -10,7 +10,9 @@
  * do is caught by chance: in the next copies the pointer is read between each two of those that
  * were the innermost of late, and where two readings in a row lead to the one between them, it was
  * just then. A recursion may be faster than all that. Then those of its callers are enough that
- * stood in both copies, rather than a whole stack of some other time. */
+ * stood in both copies, rather than a whole stack of some other time.
+ * All that still prefers what takes long. So up to 3.10 a thread that was seen not to stand still
+ * is held while it is read, where that can be done, and what was read counts if it did not run. */
 #include <errno.h>
 #include <string.h>
 
@@ -31,7 +33,11 @@
 #define SLOWER               2 /* times the usual, and some more, shows that a copy was interrupted */
 #define SLOWER_NS            INT64_C(100000) /* cold caches are no interruption */
 #define ASIDE_NEW            16              /* of one look, the outermost ones */
-#define INNER                64 /* of the innermost ones, in which they are looked for */
+#define INNER                64  /* of the innermost ones, in which they are looked for */
+#define RESTLESS_LOOKS       100 /* without a try whether it stands still by itself */
+#define HOLDS                2   /* of a look, that may fail */
+#define UNSTEADY_LOOKS       16  /* or fewer from one that saw a call to the next */
+#define UNSTEADY_MAX         64
 
 static size_t add_spare(const struct stack_memory *m, const uint64_t *objects, size_t n,
                         uint64_t *spares, size_t n_spares, uint64_t frame)
@@ -270,6 +276,15 @@ static int walk(struct stack_walk *w, bool last_resort, uint64_t *top)
     return e;
 }
 
+/* Whether somebody called, or returned, while the copy was made. */
+static bool saw_call(const struct stack_reader *r)
+{
+    for (size_t i = 1; i < r->n_cells; i++)
+        if (r->cells[i].frame != r->cells[0].frame)
+            return true;
+    return false;
+}
+
 /* One copy and the ways through it. The first one of a look is not asked who the innermost frame
  * was: it took long, with cold caches, and what stands that long would be preferred. resort:
  * the number of this attempt among those for which less than all is enough; 0: not yet. 0, AGAIN,
@@ -298,9 +313,12 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
     if (was_interrupted(r, m) && !resort)
         return AGAIN;
     bool followed = stack_is_followed(r, m);
+    r->calls = r->calls || (!r->held && saw_call(r));
     e = followed && first ? AGAIN : walk(&w, resort, &top);
     for (int i = 0; i < FOLLOWED && e == AGAIN && !w.late && followed; i++) {
+        r->moving = i > 1;
         int c = stack_capture_innermost(r, m, thread);
+        r->calls = r->calls || saw_call(r);
         if (c == -EAGAIN)
             break;
         if (c < 0)
@@ -325,6 +343,7 @@ static int try_once(struct stack_reader *r, struct stack_memory *m, uint64_t thr
             keep_frames(m, r);
         return 0;
     }
+    r->moving = r->moving || (!r->held && !first && !w.late);
     if (w.late)
         keep_late(m, r->objects, w.n_objects);
     for (size_t i = 0; i < m->n_tops; i++)
@@ -351,15 +370,27 @@ static bool is_torn(const struct stack_reader *r, struct stack_memory *m)
     return false;
 }
 
-int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
+static int read_stack(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
     uint64_t candidate = 0;
-    int seen = 0, resort = 0, result = -EAGAIN;
-    r->doubtful = 0;
+    int seen = 0, resort = 0, lost = 0, result = -EAGAIN;
+    bool by_frame = !r->offsets->thread_chunk, hold = m->restless;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        if (hold)
+            r->held = r->holder && lost < HOLDS && r->holder->begin(r->holder);
+        r->moving = false;
         int limit = stack_is_followed(r, m) ? LAST_RESORT_FOLLOWED : LAST_RESORT;
-        resort += resort || attempt >= limit;
+        resort += resort || attempt - lost >= limit;
         int e = try_once(r, m, thread, attempt == 0, resort);
+        if (r->held && !r->holder->held(r->holder)) {
+            e = e == 0 ? AGAIN : e;
+            lost++;
+        }
+        /* At first, what was met on the way may just have been unknown. */
+        r->moving = by_frame && (r->moving || (!r->held && e == AGAIN && attempt > 1));
+        if (r->moving)
+            m->restless = RESTLESS_LOOKS;
+        hold = r->moving || r->held;
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
             return e;
         result = e == AGAIN ? -EAGAIN : e;
@@ -368,7 +399,7 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
         if (r->cut) /* the outermost frame is another one with each call */
             return 0;
         uint64_t root = r->depth ? r->frames[r->depth - 1].address : 0;
-        if (root != m->root || (r->depth && r->suspended)) {
+        if ((root != m->root && !r->held) || (r->depth && r->suspended)) {
             /* Another beginning than last time's must show several times in a row. */
             seen = root == candidate ? seen + 1 : 1;
             candidate = root;
@@ -385,4 +416,31 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
         return 0;
     }
     return result;
+}
+
+/* What is seen to call time and again mostly does so unseen. */
+static void judge(const struct stack_reader *r, struct stack_memory *m)
+{
+    if (m->restless)
+        m->restless--;
+    else if (r->calls && !r->offsets->thread_chunk)
+        m->unsteady += UNSTEADY_LOOKS;
+    else if (m->unsteady)
+        m->unsteady--;
+    if (m->unsteady >= UNSTEADY_MAX) {
+        m->restless = RESTLESS_LOOKS;
+        m->unsteady = 0;
+    }
+}
+
+int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
+{
+    r->doubtful = 0;
+    r->held = r->calls = false;
+    int e = read_stack(r, m, thread);
+    if (r->holder)
+        r->holder->end(r->holder);
+    r->held = false; /* what is prepared next is not */
+    judge(r, m);
+    return e;
 }

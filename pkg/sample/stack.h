@@ -26,7 +26,7 @@ static inline bool stack_tells_calls(const struct python_offsets *o)
 
 /* One copy of all that is known of a stack. 0 or -errno. */
 int stack_capture(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
-/* Before 3.11, and for few enough frames: stack_capture_innermost() is worth it. */
+/* Before 3.11, not held, and few enough frames: stack_capture_innermost() is worth it. */
 bool stack_is_followed(const struct stack_reader *r, const struct stack_memory *m);
 /* After a copy: whoever is the innermost frame now is read with those that called it of late, and
  * once more until it was so before and behind; then the others are. What the copy had read behind

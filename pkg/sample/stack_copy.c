@@ -198,7 +198,7 @@ static int add_top(struct stack_reader *r, const struct stack_memory *m, uint64_
  * the chunk, or frames with their callers. */
 static int add_near(struct stack_reader *r, const struct stack_memory *m, uint64_t thread)
 {
-    size_t wanted = r->offsets->thread_chunk ? 0 : STACK_NEAR;
+    size_t wanted = r->offsets->thread_chunk || r->held ? 0 : STACK_NEAR;
     r->n_cells = r->n_near = 0;
     int e = stack_add_cells(r, m, thread);
     for (size_t i = 0; e == 0 && i < m->n_tops && i < wanted; i++)
@@ -265,7 +265,7 @@ bool stack_prepare(struct stack_reader *r, struct stack_memory *m, uint64_t thre
 {
     size_t near = 2 * ARRAY_SIZE(r->cells) + (STACK_CALLERS + 1) * STACK_NEAR + 1;
     size_t pieces = 2 * (m->n_objects + m->n_chunks) + near + m->codes.n;
-    if (!knows(r, m) || pieces > MEMORY_PIECES_MAX / 2 || add_all(r, m, thread) < 0)
+    if (!knows(r, m) || m->restless || pieces > MEMORY_PIECES_MAX / 2 || add_all(r, m, thread) < 0)
         return false;
     r->prepared = m;
     return true;
@@ -314,7 +314,7 @@ static struct stack_top top_of(const struct stack_reader *r, const struct stack_
 
 bool stack_is_followed(const struct stack_reader *r, const struct stack_memory *m)
 {
-    return !r->offsets->thread_chunk && m->n_objects <= OTHERS_MAX;
+    return !r->offsets->thread_chunk && m->n_objects <= OTHERS_MAX && !r->held;
 }
 
 int stack_capture_innermost(struct stack_reader *r, const struct stack_memory *m, uint64_t thread)

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/cleanup.h"
+#include "sample/core.h"
 #include "sample/threads.h"
 
 #define OPEN_TRIES 20
@@ -24,6 +26,12 @@ struct target {
     struct codes *codes;
     struct async *async; /* NULL: not wanted, or not in this version */
     struct stack_reader stack;
+    struct stack_holder holder;
+    struct kernel_thread *held; /* the one whose stack is read */
+    struct kernel_place place;  /* where it waits */
+    bool waited;                /* it did, while it was read */
+    bool slept;                 /* it did no more when it should have waited */
+    struct core core;
     struct threads threads;
     size_t first; /* thread that the next look begins with: the one that had no time left */
     struct thread *expected; /* the only one with a stack at the last look; NULL: other than one */
@@ -112,11 +120,36 @@ static size_t memory_share(const struct target *t)
     return SAMPLE_MEMORY_MAX / (t->options.shared ? t->options.shared->targets : 1);
 }
 
-static int read_stack(struct target *t, struct thread *thread)
+static bool begin_hold(struct stack_holder *holder)
+{
+    struct target *t = CONTAINER_OF(holder, struct target, holder);
+    if (!kernel_thread_place(t->kernel, t->held, &t->place) || !core_join(&t->core, t->place.core))
+        return false;
+    int core = t->place.core;
+    t->slept = !kernel_thread_place(t->kernel, t->held, &t->place);
+    return !t->slept && t->place.core == core;
+}
+
+static bool was_held(struct stack_holder *holder)
+{
+    struct target *t = CONTAINER_OF(holder, struct target, holder);
+    return t->waited = kernel_thread_waited(t->held, &t->place);
+}
+
+static void end_hold(struct stack_holder *holder)
+{
+    core_leave(&CONTAINER_OF(holder, struct target, holder)->core);
+}
+
+static int read_stack(struct target *t, struct thread *thread, bool running)
 {
     struct stack_memory *m = &thread->memory;
+    t->held = thread->kernel;
+    t->slept = t->waited = false;
+    t->stack.holder = running && thread->kernel && !t->options.nonblocking ? &t->holder : NULL;
     size_t before = m->cap_objects;
     int e = stack_read(&t->stack, m, thread->address);
+    t->counts.held += e == 0 && t->waited;
     t->threads.objects += m->cap_objects - before;
     if (t->threads.objects * sizeof(*m->objects) > memory_share(t) / 4) {
         t->threads.objects -= m->cap_objects;
@@ -187,7 +220,12 @@ static bool count_stack(struct target *t, struct thread *thread, struct sample_t
     for (int attempt = 0; attempt < 3 && e < 0 && e != -ETIME; attempt++) {
         t->counts.retries += attempt > 0;
         begin_task(t, thread);
-        e = read_stack(t, thread);
+        e = read_stack(t, thread, state.running);
+        state.running = state.running && !t->slept;
+        if (!state.running && !t->options.idle) {
+            t->begun = NULL;
+            return true;
+        }
         if (e == 0)
             e = end_task(t, thread, attempt < 2, &task, &task_at);
         else
@@ -370,6 +408,7 @@ static void start(struct target *t)
     t->codes = codes_create(t->reader, &t->offsets, t->symbols.code_type);
     t->stack.reader = t->reader;
     t->stack.offsets = &t->offsets;
+    t->holder = (struct stack_holder){.begin = begin_hold, .held = was_held, .end = end_hold};
     t->threads.reader = t->reader;
     t->threads.offsets = &t->offsets;
     t->threads.runtime = t->symbols.runtime;

@@ -1,7 +1,8 @@
 /* One process that runs CPython, looked at from outside: its threads and their stacks at a moment.
  * Only reads; never stops or signals the process, which may do what it likes meanwhile: exit, exec,
- * change under the reader, or hold memory made up to mislead. Frames given out live until the
- * callback that they are given to returns. One thread at a time. */
+ * change under the reader, or hold memory made up to mislead. Up to 3.10 a thread that does not
+ * stand still waits while it is read, because the caller then runs on its core. Frames given out
+ * live until the callback that they are given to returns. One thread at a time. */
 #pragma once
 
 #include <stdbool.h>
@@ -53,12 +54,13 @@ struct sample_shared {
 };
 
 struct sample_options {
-    bool gil;   /* only who holds the lock */
-    bool idle;  /* who sleeps as well */
-    bool names; /* fill sample_thread.name */
-    bool tasks; /* fill sample_thread.task */
-    bool all;   /* who has no stack, or none that can be read, as well */
-    bool hurry; /* opening does not wait for an interpreter that is just starting */
+    bool gil;         /* only who holds the lock */
+    bool idle;        /* who sleeps as well */
+    bool names;       /* fill sample_thread.name */
+    bool tasks;       /* fill sample_thread.task */
+    bool all;         /* who has no stack, or none that can be read, as well */
+    bool nonblocking; /* no thread waits while it is read */
+    bool hurry;       /* opening does not wait for an interpreter that is just starting */
     struct sample_shared *shared; /* outlives the targets; NULL: alone */
 };
 
@@ -67,6 +69,7 @@ struct sample_counts {
     int64_t stacks;  /* given out */
     int64_t errors;  /* stacks that could not be read as they were at one moment */
     int64_t retries; /* of stacks that changed while they were read */
+    int64_t held;    /* times that a thread waited while it was read */
     int64_t cut;     /* looks that took too long: what was left of them is among the errors */
     int64_t unasked; /* of the errors: the kernel could not be asked, for want of descriptors */
 };

@@ -51,6 +51,10 @@ static const struct flag {
     {'a', RECORD | DUMP | TOP, "async-tasks", NULL,
      "the running task of asyncio as a frame (Python 3.12 to 3.14)",
      offsetof(struct host_arguments, options.async_tasks)},
+    {'b', RECORD | DUMP | TOP, "nonblocking", NULL,
+     "no thread waits while it is read, as beyond a rate of 250 none does:\n"
+     "less exact before Python 3.11",
+     offsetof(struct host_arguments, options.nonblocking)},
     {'q', RECORD, "quiet", NULL, "neither progress nor a word about the result",
      offsetof(struct host_arguments, quiet)},
     {'h', RECORD | DUMP | TOP, "help", NULL, "this", offsetof(struct host_arguments, help)},

@@ -91,8 +91,11 @@ static void on_thread(void *context, const struct sample_thread *t)
 
 int host_dump(int proc, const struct host_arguments *a, struct err *err)
 {
-    struct sample_options options = {
-        .idle = true, .names = true, .tasks = a->options.async_tasks, .all = true};
+    struct sample_options options = {.idle = true,
+                                     .names = true,
+                                     .tasks = a->options.async_tasks,
+                                     .nonblocking = a->options.nonblocking,
+                                     .all = true};
     _cleanup_(target_closep) struct target *t = NULL;
     if (target_open(proc, (pid_t)a->pid, &options, &t, err) < 0)
         return host_explain(proc, a, err);

@@ -82,6 +82,9 @@ static void tell(const char *path, const struct profile *profile,
             result->full ? "; stopped: too large" : "",
             result->left_out ? "; more children than can be followed" : "",
             result->counts.unasked ? "; too few descriptors, see ulimit -n" : "");
+    if (result->counts.held)
+        fprintf(stderr, "a thread waited %lld times while it was read; --nonblocking forbids it\n",
+                (long long)result->counts.held);
     if (result->without_tasks[0])
         fprintf(stderr, "--async-tasks: " TARGET_WITHOUT_TASKS "\n", result->without_tasks);
 }

@@ -109,6 +109,12 @@ class Looks:
 ROUNDS = 3
 
 
+def held_rate(python, rate):
+    """Below 3.11 ours does not hold a thread while it reads, where more looks a second are asked
+    for than that."""
+    return min(rate, 250) if python.version < (3, 11) else rate
+
+
 class Rounds:
     """Runs of one program, whose samples add up: chance shrinks, and a real difference does not.
     Where looks come late for want of a core, ours are left out and py-spy's are made up for

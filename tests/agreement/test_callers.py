@@ -3,14 +3,10 @@
 import collections
 import re
 
-from samplers import PROGRAMS, Rounds, program, record_ours
+from samplers import PROGRAMS, Rounds, held_rate, program, record_ours
 
-RATE = 500
-# In points: calls from one place may take somewhat longer than from the other. Before 3.11 a frame
-# and its caller are read one after the other, and what takes 10 us is caught less often where more
-# happens around it.
-POINTS, POINTS_BY_FRAME = 5, 10
-ELSEWHERE, ELSEWHERE_BY_FRAME = 1, 3  # percent
+POINTS = 5  # calls from one place may take somewhat longer than from the other
+ELSEWHERE = 1  # percent
 
 FRAME = re.compile(r"(?:.*\.)?(\w+|<\w+>) \(.*:(\d+)\)$")
 SOURCE = (PROGRAMS / "exceptions.py").read_text().splitlines()
@@ -32,7 +28,7 @@ def pairs(text):
     return counts
 
 
-def wrong(counts, points, elsewhere):
+def wrong(counts):
     found = []
     callers = collections.Counter()
     for (callee, caller, _), n in counts.items():
@@ -40,7 +36,7 @@ def wrong(counts, points, elsewhere):
     whole = sum(callers[caller] for caller in CALLS)
     for caller, times in CALLS.items():
         share = callers[caller] / whole * 100
-        if abs(share - times) > points:
+        if abs(share - times) > POINTS:
             found.append(f"fail: {share:.1f} % of it by {caller}, which has {times} of 100 calls")
     for callee, lines in LINES.items():
         all_of_it = collections.Counter()
@@ -48,7 +44,7 @@ def wrong(counts, points, elsewhere):
             all_of_it[line] += n if f == callee else 0
         strange = sum(n for line, n in all_of_it.items() if not line.startswith(lines))
         share = strange / sum(all_of_it.values()) * 100
-        if share > elsewhere:
+        if share > ELSEWHERE:
             found.append(
                 f"{callee}: {share:.1f} % of it by lines that do not call it: {dict(+all_of_it)}"
             )
@@ -56,14 +52,13 @@ def wrong(counts, points, elsewhere):
 
 
 def test_callers(tools, python, tmp_path, table):
-    by_frame = python.version < (3, 11)
-    bounds = (POINTS_BY_FRAME, ELSEWHERE_BY_FRAME) if by_frame else (POINTS, ELSEWHERE)
+    rate = held_rate(python, 500)
     rounds, found = Rounds(), [""]
     while found and rounds.wanted():
         with program(python.path, "exceptions", tmp_path) as pid:
-            text, looks = record_ours(tools, pid, 6, RATE, tmp_path)
+            text, looks = record_ours(tools, pid, 3000 // rate, rate, tmp_path)
         counts, looks = rounds.add(pairs(text), looks)
-        found = wrong(counts, *bounds)
+        found = wrong(counts)
     table.append(
         f"{python.name:8} {'callers':14} {'; '.join(found) or 'as the text says'}  {looks}{rounds}"
     )

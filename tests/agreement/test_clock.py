@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from samplers import Rounds, program, record_ours
+from samplers import Rounds, held_rate, program, record_ours
 from shares import shares
 
 RATE = 500
@@ -17,10 +17,9 @@ TORN = 0.1  # percent
 WAITING = 0.25  # of the time: then chance decides which stacks stand for the rest
 ERRORS = 2  # percent of the looks
 
-# Below 3.11 each frame is read for itself, in some 0.3 us: of a recursion that goes 150 frames up
-# and down in less time than that takes there are only the outermost frames, if those are known, and
-# what takes less than 1 us is seen too rarely. 4 to 8 points are missing on an idle machine.
-POINTS_BY_FRAME = 12
+# Below 3.11 the thread waits while it is read, for 0.5 ms where its stack is 150 frames that nobody
+# has met before: a part that recurses so takes more of the time by its clock than can be sampled.
+POINTS_BY_FRAME = 5
 
 # Free-threaded builds give each new generator another address, so that it is not among those that
 # are copied: where generators live for less than a copy takes, and delegate, 3 to 5 points are
@@ -46,11 +45,13 @@ def waiting(pid):
         return int(file.read().split()[1]) / 1e9
 
 
-def measure(tools, python, folder, seconds):
+def measure(tools, python, folder, looks):
+    rate = held_rate(python, RATE)
+    seconds = looks // rate
     with program(python.path, "clock", folder) as pid:
         clock(pid, folder)
         before = waiting(pid)
-        text, looks = record_ours(tools, pid, seconds, RATE, folder)
+        text, looks = record_ours(tools, pid, seconds, rate, folder)
         looks.waited = waiting(pid) - before > seconds * WAITING
         return text, collections.Counter(clock(pid, folder)), looks
 
@@ -77,13 +78,13 @@ def wrong(sampled, spent, looks, most_points, most_errors):
 
 
 def test_clock(tools, python, tmp_path, table, pytestconfig):
-    seconds = 10 if pytestconfig.getoption("--full") else 4
+    wanted = 5000 if pytestconfig.getoption("--full") else 2000  # looks
     bounds = (POINTS_NEW_ADDRESSES if python.free_threaded else POINTS, ERRORS)
     if python.version < (3, 11):
         bounds = (POINTS_BY_FRAME, ERRORS)
     rounds, found = Rounds(), [""]
     while found and rounds.wanted():
-        text, spent, looks = rounds.add(*measure(tools, python, tmp_path, seconds))
+        text, spent, looks = rounds.add(*measure(tools, python, tmp_path, wanted))
         sampled = shares(text)
         points, torn, found = wrong(sampled, spent, looks, *bounds)
     table.append(

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from conftest import MODULES, has_modules
-from samplers import Looks, Rounds, program, record, record_in_turn
+from samplers import Looks, Rounds, held_rate, program, record, record_in_turn
 from shares import (
     KINDS,
     Bounds,
@@ -38,22 +38,13 @@ PROGRAMS = {
     "arrays": (500, ()),
 }
 
-# Below 3.11 what runs for some 3 us, a new frame each, is caught too rarely by ours: of programs
-# with much of it a share may miss the bound, which is an expected failure up to this.
-BRIEF = ("exceptions", "generators")
-BRIEF_POINTS = 6
 
-
-def seconds_of(name, full):
-    seconds = 10 if full else 6
-    return seconds * 2 if name == "deep" else seconds
-
-
-def compare(how, tools, python, name, folder, seconds):
+def compare(how, tools, python, name, folder, looks):
     rate, options = PROGRAMS[name]
+    rate = held_rate(python, rate)
     with program(python.path, name, folder) as pid:
         time.sleep(0.2)
-        return how(tools, pid, seconds, rate, folder, options)
+        return how(tools, pid, looks // rate, rate, folder, options)
 
 
 @dataclasses.dataclass
@@ -80,11 +71,11 @@ class Comparison:
         )
 
 
-def compared(how, tools, python, name, folder, seconds):
+def compared(how, tools, python, name, folder, wanted):
     """After as many rounds as it takes until they agree, or it is clear that they do not."""
     rounds, found = Rounds(), [""]
     while found and rounds.wanted():
-        run = compare(how, tools, python, name, folder, seconds)
+        run = compare(how, tools, python, name, folder, wanted)
         ours, theirs, looks = rounds.add(*run)
         a, b = shares(ours), shares(theirs)
         found = disagreements(a, b, BOUNDS)
@@ -98,14 +89,12 @@ def test_shares(tools, python, program_name, tmp_path, table, pytestconfig):
         pytest.skip(f"{python.path} is free-threaded: py-spy cannot read it")
     if not has_modules(python, program_name):
         pytest.skip(f"{python.path} fails at {MODULES[program_name]}")
-    seconds = seconds_of(program_name, pytestconfig.getoption("--full"))
+    wanted = 5000 if pytestconfig.getoption("--full") else 3000  # looks
     for how, title in ((record, ""), (record_in_turn, "stopped")):
-        c = compared(how, tools, python, program_name, tmp_path, seconds)
+        c = compared(how, tools, python, program_name, tmp_path, wanted)
         table.append(f"{python.name:8} {program_name:14} {title:7} {c}")
         if not c.found:
             return
     if c.rounds.in_vain():
         pytest.skip(f"too busy a machine, {c.looks}: {'; '.join(c.found)}")
-    if program_name in BRIEF and python.version < (3, 11) and c.points <= BRIEF_POINTS:
-        pytest.xfail("; ".join(c.found))
     assert not c.found, "\n".join(c.found)

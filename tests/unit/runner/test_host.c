@@ -56,15 +56,17 @@ static void test_arguments(void **state)
     assert_string_equal(a.format->name, "flamegraph");
     assert_null(a.output);
     assert_false(a.quiet || a.help || a.options.idle || a.options.gil || a.options.threads ||
-                 a.options.subprocesses || a.options.functions || a.options.async_tasks);
+                 a.options.subprocesses || a.options.functions || a.options.async_tasks ||
+                 a.options.nonblocking);
     assert_int_equal(
-        parse("record --pid=7 -d 1m30s --rate 1000 -o a.svg --format raw -igstFaq", &a, NULL), 0);
+        parse("record --pid=7 -d 1m30s --rate 1000 -o a.svg --format raw -igstFabq", &a, NULL), 0);
     assert_int_equal(a.options.duration_ms, 90000);
     assert_int_equal(a.options.rate, 1000);
     assert_string_equal(a.output, "a.svg");
     assert_string_equal(a.format->name, "raw");
     assert_true(a.quiet && a.options.idle && a.options.gil && a.options.threads &&
-                a.options.subprocesses && a.options.functions && a.options.async_tasks);
+                a.options.subprocesses && a.options.functions && a.options.async_tasks &&
+                a.options.nonblocking);
     assert_int_equal(parse("top --help", &a, NULL), 0);
     assert_true(a.help);
 

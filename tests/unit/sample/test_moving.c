@@ -198,6 +198,44 @@ static void test_short_calls(void **state)
     }
 }
 
+/* Before 3.11 the line of their caller is right where the thread was held, which it is unless that
+ * is forbidden. */
+static void test_held(void **state)
+{
+    (void)state;
+    struct child c = child_start(python, "def called_4(x): return x + x * x - x // (x + 1) * x\n"
+                                         "print('ready', flush=1)\n"
+                                         "while True:\n"
+                                         "    called_4(1)\n"
+                                         "    sum((1,))\n"
+                                         "    pow(3, 3)\n");
+    for (int nonblocking = 0; nonblocking < 2; nonblocking++) {
+        struct target *t =
+            pythons_open(c.pid, &(struct sample_options){.nonblocking = nonblocking});
+        struct pairs all = {.first = BUF_INIT(4096)}, held = {.first = BUF_INIT(4096)};
+        bool expected = minor_of(t) < 11 && !nonblocking;
+        int64_t end = now_ms() + (expected ? 30000 : 500);
+        while (held.calls < 100 && now_ms() < end) {
+            int64_t before = target_counts(t).held;
+            usleep(2000); /* nobody is held for long */
+            struct pairs now = all;
+            assert_int_equal(target_look(t, see_pairs, &now, NULL), 0);
+            struct pairs *to = target_counts(t).held > before ? &held : &all;
+            to->calls += now.calls - all.calls;
+            to->wrong_lines += now.wrong_lines - all.wrong_lines;
+            all.first = now.first;
+        }
+        print_message("%s: %zu calls while held, %zu wrong; %zu of %zu otherwise\n", python,
+                      held.calls, held.wrong_lines, all.wrong_lines, all.calls);
+        assert_int_equal(target_counts(t).held > 0, expected);
+        assert_true(!expected || held.calls >= 100);
+        assert_true(held.wrong_lines * 20 <= held.calls);
+        buf_finish(&all.first);
+        target_close(t);
+    }
+    child_end(&c);
+}
+
 /* The caller's frame is another function's each time, in the same place. */
 static void test_short_callers(void **state)
 {
@@ -483,6 +521,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_short_calls),
+        cmocka_unit_test(test_held),
         cmocka_unit_test(test_short_callers),
         cmocka_unit_test(test_brief_calls),
         cmocka_unit_test(test_generators),

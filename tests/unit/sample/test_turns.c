@@ -1,7 +1,8 @@
 /* Before 3.11 each frame is an object somewhere in memory. One function calls many others in turn,
  * most for less time than a copy of all their frames takes; the second half of their time they may
  * call one that all of them share. Or one of a few calls itself, to and fro, faster than its frames
- * can be read. Memory made by hand, where time passes with what is read. */
+ * can be read. Memory made by hand, where time passes with what is read, unless the thread is
+ * held. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,6 +31,11 @@
 
 struct world {
     struct memory_reader reader;
+    struct stack_holder holder;
+    bool held;
+    bool runs;     /* on, though it should be held */
+    size_t before; /* it was to be held */
+    size_t holds;  /* how often it was to be held */
     const struct python_offsets *offsets;
     void (*show)(struct world *);
     uint8_t thread[1024], frames[ALL * DISTANCE];
@@ -98,12 +104,16 @@ static void show_frame(struct world *w, size_t frame, uint64_t previous, bool ru
     w->frames[frame * DISTANCE + w->offsets->frame_state] = runs == (w->offsets->minor < 10);
 }
 
+static size_t deep_at(const struct world *w)
+{
+    size_t step = w->stands ? 0 : w->time * w->faster % (2 * DEEPEST);
+    return step < DEEPEST ? step : 2 * DEEPEST - 1 - step;
+}
+
 /* Two frames of each part, and what recurses. Those that have ended are linked to each other. */
 static void show_recursion(struct world *w)
 {
-    size_t part = w->stands || w->parked ? w->parked : part_at(w->time);
-    size_t step = w->stands ? 0 : w->time * w->faster % (2 * DEEPEST);
-    size_t deep = step < DEEPEST ? step : 2 * DEEPEST - 1 - step;
+    size_t part = w->stands || w->parked ? w->parked : part_at(w->time), deep = deep_at(w);
     size_t innermost = deep ? RECURSIVE + deep - 1 : 2 * part + 1;
     put64(w->thread + w->offsets->thread_frame, FRAMES + innermost * DISTANCE);
     for (size_t i = 0; i < PARTS; i++) {
@@ -126,8 +136,8 @@ static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
 {
     struct world *w = CONTAINER_OF(self, struct world, reader);
     ssize_t done = 0;
-    w->time += CALL;
-    for (size_t i = 0; i < n; i++, w->time++) {
+    w->time += w->held ? 0 : CALL;
+    for (size_t i = 0; i < n; i++, w->time += !w->held) {
         uint64_t address = (uint64_t)(uintptr_t)remote[i].iov_base;
         bool frame = address >= FRAMES;
         size_t from = (size_t)(address - (frame ? FRAMES : THREAD));
@@ -140,10 +150,31 @@ static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
     return done;
 }
 
+static bool begin_hold(struct stack_holder *self)
+{
+    struct world *w = CONTAINER_OF(self, struct world, holder);
+    w->holds++;
+    w->before = w->time;
+    w->held = !w->runs;
+    return true;
+}
+
+static bool was_held(struct stack_holder *self)
+{
+    const struct world *w = CONTAINER_OF(self, struct world, holder);
+    return w->time == w->before;
+}
+
+static void end_hold(struct stack_holder *self)
+{
+    CONTAINER_OF(self, struct world, holder)->held = false;
+}
+
 static struct world *begin(unsigned minor)
 {
     struct world *w = &world;
     *w = (struct world){.reader = {.read = world_read},
+                        .holder = {.begin = begin_hold, .held = was_held, .end = end_hold},
                         .offsets = offsets_find(minor),
                         .show = show_turns,
                         .slower = 1,
@@ -155,6 +186,7 @@ static struct world *begin(unsigned minor)
     }
     reader.reader = &w->reader;
     reader.offsets = w->offsets;
+    reader.holder = NULL;
     return w;
 }
 
@@ -202,26 +234,36 @@ static bool is_right(void)
            (!shared || f[0].address == frame_of(SHARED));
 }
 
+static void see_callees(unsigned minor, bool runs_on)
+{
+    struct world *w = begin(minor);
+    _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+    size_t right = 0, shared = 0, all = 0;
+    w->runs = runs_on;
+    reader.holder = runs_on ? &w->holder : NULL;
+    w->share = true;
+    w->slower = 3;
+    for (size_t i = 0; i < LOOKS; i++) {
+        w->time += next_random(w) % (3 * ROUND);
+        if (stack_read(&reader, &m, THREAD) < 0 || reader.depth < 2)
+            continue;
+        right += is_right();
+        shared += reader.depth == 3;
+        all++;
+    }
+    assert_true(all > LOOKS * 95 / 100);
+    assert_true(right * 100 >= all * 99);
+    /* Half, by its time: such are seen too rarely. */
+    assert_true(shared * 100 > all * (runs_on ? 4 : 7));
+}
+
+/* Not held at all, and by one who only believes so. */
 static void test_callees(void **state)
 {
     (void)state;
     for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
-        struct world *w = begin(minors[k]);
-        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
-        size_t right = 0, shared = 0, all = 0;
-        w->share = true;
-        w->slower = 3;
-        for (size_t i = 0; i < LOOKS; i++) {
-            w->time += next_random(w) % (3 * ROUND);
-            if (stack_read(&reader, &m, THREAD) < 0 || reader.depth < 2)
-                continue;
-            right += is_right();
-            shared += reader.depth == 3;
-            all++;
-        }
-        assert_true(all > LOOKS * 95 / 100);
-        assert_true(right * 100 >= all * 99);
-        assert_true(shared * 100 > all * 7); /* half, by its time: such are seen too rarely */
+        see_callees(minors[k], false);
+        see_callees(minors[k], true);
     }
 }
 
@@ -294,11 +336,119 @@ static void test_parked(void **state)
     }
 }
 
+static void test_shares_held(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        size_t seen[FUNCTIONS] = {0};
+        reader.holder = &w->holder;
+        for (size_t i = 0; i < LOOKS; i++) {
+            w->time += next_random(w) % ROUND;
+            assert_int_equal(stack_read(&reader, &m, THREAD), 0);
+            assert_false(w->held);
+            assert_int_equal(reader.depth, 2);
+            assert_true(is_right());
+            seen[(reader.frames[0].address - FRAMES) / DISTANCE - 1]++;
+        }
+        assert_in_range(seen[0] * 100 / LOOKS, 14, 19); /* by its time, 17 */
+        for (size_t i = 1; i < FUNCTIONS; i++)
+            assert_in_range(seen[i] * 1000 / LOOKS, 17, 39); /* 28 */
+    }
+}
+
+static void test_callees_held(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        size_t right = 0, shared = 0;
+        w->share = true;
+        w->slower = 3;
+        reader.holder = &w->holder;
+        for (size_t i = 0; i < LOOKS; i++) {
+            w->time += next_random(w) % (3 * ROUND);
+            assert_int_equal(stack_read(&reader, &m, THREAD), 0);
+            right += is_right();
+            shared += reader.depth == 3;
+        }
+        assert_true(right * 1000 >= LOOKS * 999); /* now and then it is not held, to try */
+        assert_in_range(shared * 100 / LOOKS, 45, 55);
+    }
+}
+
+/* Each look at the whole of the stack that stands just then. */
+static void recurse_held(unsigned minor, bool greenlets)
+{
+    struct world *w = begin(minor);
+    _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+    size_t whole = 0, seen[PARTS] = {0};
+    w->show = show_recursion;
+    w->greenlets = greenlets;
+    reader.holder = &w->holder;
+    for (size_t i = 0; i < LOOKS / 4; i++) {
+        w->time += next_random(w) % (3 * PART);
+        assert_int_equal(stack_read(&reader, &m, THREAD), 0);
+        size_t part = part_at(w->time), depth = reader.depth;
+        whole += depth == 2 + deep_at(w);
+        assert_int_equal(reader.frames[depth - 1].address, frame_of(greenlets ? 2 * part : 0));
+        assert_int_equal(reader.frames[depth - 1].instruction, 100 + part);
+        assert_int_equal(reader.frames[depth - 2].address, frame_of(2 * part + 1));
+        seen[part]++;
+    }
+    assert_true(whole * 100 >= LOOKS / 4 * 98);
+    assert_in_range(seen[0] * 100 / (LOOKS / 4), 45, 55);
+}
+
+static void test_recursion_held(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        recurse_held(minors[k], false);
+        recurse_held(minors[k], true);
+    }
+}
+
+static void look(struct world *w, struct stack_memory *m)
+{
+    w->holds = 0;
+    for (size_t i = 0; i < LOOKS / 8; i++) {
+        w->time += next_random(w) % PART;
+        assert_int_equal(stack_read(&reader, m, THREAD), 0);
+    }
+}
+
+/* Who stands still never waits, and who does so again waits no more. */
+static void test_still(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_SIZE(minors); k++) {
+        struct world *w = begin(minors[k]);
+        _cleanup_(stack_memory_finish) struct stack_memory m = {0};
+        w->show = show_recursion;
+        reader.holder = &w->holder;
+        w->stands = true;
+        look(w, &m);
+        assert_int_equal(w->holds, 0);
+        w->stands = false;
+        look(w, &m);
+        assert_true(w->holds >= LOOKS / 8 * 95 / 100);
+        w->stands = true;
+        look(w, &m);
+        look(w, &m);
+        assert_int_equal(w->holds, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares), cmocka_unit_test(test_callees),
-        cmocka_unit_test(test_recursion), cmocka_unit_test(test_parked)};
+        cmocka_unit_test(test_shares),         cmocka_unit_test(test_callees),
+        cmocka_unit_test(test_recursion),      cmocka_unit_test(test_parked),
+        cmocka_unit_test(test_shares_held),    cmocka_unit_test(test_callees_held),
+        cmocka_unit_test(test_recursion_held), cmocka_unit_test(test_still)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     stack_reader_finish(&reader);
     return failed;
