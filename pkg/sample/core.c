@@ -48,7 +48,7 @@ bool core_join(struct core *c, int number)
         return false;
     int from = sched_getcpu();
     if (!go(number)) {
-        c->next_ns = begun + REFUSED_NS;
+        core_refuse(c);
         return false;
     }
     int64_t now = clock_read_ns(CLOCK_MONOTONIC);
@@ -58,6 +58,11 @@ bool core_join(struct core *c, int number)
     c->away = true;
     c->number = number;
     return true;
+}
+
+void core_refuse(struct core *c)
+{
+    c->next_ns = clock_read_ns(CLOCK_MONOTONIC) + REFUSED_NS;
 }
 
 /* Whoever just becomes free to run elsewhere stays, and is in the way. */
@@ -73,5 +78,9 @@ void core_leave(struct core *c)
     if (c->from >= 0 && c->from != c->number)
         go(c->from);
     memcpy(&own, c->own, sizeof(own));
+    if (sched_setaffinity(0, sizeof(own), &own) == 0)
+        return;
+    memset(&own, 0xff, sizeof(own)); /* the container has lost all of those */
     sched_setaffinity(0, sizeof(own), &own);
+    c->known = false;
 }

@@ -18,3 +18,5 @@ struct core {
  * the caller is there, and whatever ran there waits, for as long as the kernel likes. */
 bool core_join(struct core *c, int number);
 void core_leave(struct core *c);
+/* Not again for a second. */
+void core_refuse(struct core *c);

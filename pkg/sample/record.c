@@ -11,16 +11,15 @@
 #include "proc/proc.h"
 #include "sample/record_internal.h"
 
-#define NS            INT64_C(1000000000)
-#define NAP_NS        (NS / 10) /* the longest sleep between two looks at `stop` */
-#define SWEEP_NS      (NS / 4)
-#define ROUND_NS      NS         /* for one look at all processes */
-#define WATCHED_NS    (NS / 100) /* in which no number of a process comes round */
-#define REST          9 /* times as long as it took rests what takes all the time that it may */
-#define ORDER_MAX     300000 /* samples whose order is kept */
-#define HOLD_RATE_MAX 250    /* looks a second; holding takes 4 ms now and then */
-#define ROOTS_MAX     4      /* frames beside the stack's own: process, thread, cut, task */
-#define DEPTH_MAX     (STACK_DEPTH_MAX - ROOTS_MAX) /* a profile drops the roots of what is deeper */
+#define NS         INT64_C(1000000000)
+#define NAP_NS     (NS / 10) /* the longest sleep between two looks at `stop` */
+#define SWEEP_NS   (NS / 4)
+#define ROUND_NS   NS         /* for one look at all processes */
+#define WATCHED_NS (NS / 100) /* in which no number of a process comes round */
+#define REST       9      /* times as long as it took rests what takes all the time that it may */
+#define ORDER_MAX  300000 /* samples whose order is kept */
+#define ROOTS_MAX  4      /* frames beside the stack's own: process, thread, cut, task */
+#define DEPTH_MAX  (STACK_DEPTH_MAX - ROOTS_MAX) /* a profile drops the roots of what is deeper */
 
 /* A thread in the profile. */
 struct label {
@@ -214,12 +213,12 @@ static struct record *new_record(const struct record_options *options, struct pr
     r->others.thread = SAMPLE_NO_ID;
     random_seed(&r->random, options->seed ? options->seed : random_u64(&random_system));
     r->tasks = options->async_tasks ? map_create() : NULL;
-    r->processes.options = (struct sample_options){.gil = options->gil,
-                                                   .idle = options->idle,
-                                                   .names = true,
-                                                   .tasks = options->async_tasks,
-                                                   .nonblocking = options->nonblocking ||
-                                                                  options->rate > HOLD_RATE_MAX};
+    r->processes.options = (struct sample_options){
+        .gil = options->gil,
+        .idle = options->idle,
+        .names = true,
+        .tasks = options->async_tasks,
+        .nonblocking = options->nonblocking || options->rate > RECORD_HOLD_RATE_MAX};
     return r;
 }
 

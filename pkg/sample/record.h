@@ -34,6 +34,10 @@ extern struct record_time record_time_system;
  * Poisson process. */
 int64_t record_gap_ns(struct random_source *random, int64_t rate);
 
+/* Looks a second. With more, no thread waits while it is read: to get to its core takes some
+ * milliseconds now and then. */
+#define RECORD_HOLD_RATE_MAX 250
+
 struct record_options {
     int64_t rate;        /* looks a second, 1 to 1000 */
     int64_t duration_ms; /* 0: until stopped or the process ends */

@@ -35,7 +35,7 @@
 #define ASIDE_NEW            16              /* of one look, the outermost ones */
 #define INNER                64  /* of the innermost ones, in which they are looked for */
 #define RESTLESS_LOOKS       100 /* without a try whether it stands still by itself */
-#define HOLDS                2   /* of a look, that may fail */
+#define HOLDS                2   /* of a reading, that may fail */
 #define UNSTEADY_LOOKS       16  /* or fewer from one that saw a call to the next */
 #define UNSTEADY_MAX         64
 
@@ -374,10 +374,10 @@ static int read_stack(struct stack_reader *r, struct stack_memory *m, uint64_t t
 {
     uint64_t candidate = 0;
     int seen = 0, resort = 0, lost = 0, result = -EAGAIN;
-    bool by_frame = !r->offsets->thread_chunk, hold = m->restless;
+    bool by_frame = !r->offsets->thread_chunk, hold = m->restless, may_hold = r->holder;
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         if (hold)
-            r->held = r->holder && lost < HOLDS && r->holder->begin(r->holder);
+            may_hold = r->held = may_hold && lost < HOLDS && r->holder->begin(r->holder);
         r->moving = false;
         int limit = stack_is_followed(r, m) ? LAST_RESORT_FOLLOWED : LAST_RESORT;
         resort += resort || attempt - lost >= limit;
@@ -388,7 +388,7 @@ static int read_stack(struct stack_reader *r, struct stack_memory *m, uint64_t t
         }
         /* At first, what was met on the way may just have been unknown. */
         r->moving = by_frame && (r->moving || (!r->held && e == AGAIN && attempt > 1));
-        if (r->moving)
+        if (r->moving && r->holder)
             m->restless = RESTLESS_LOOKS;
         hold = r->moving || r->held;
         if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
@@ -423,7 +423,7 @@ static void judge(const struct stack_reader *r, struct stack_memory *m)
 {
     if (m->restless)
         m->restless--;
-    else if (r->calls && !r->offsets->thread_chunk)
+    else if (r->calls && r->holder && !r->offsets->thread_chunk)
         m->unsteady += UNSTEADY_LOOKS;
     else if (m->unsteady)
         m->unsteady--;

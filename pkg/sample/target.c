@@ -30,7 +30,7 @@ struct target {
     struct kernel_thread *held; /* the one whose stack is read */
     struct kernel_place place;  /* where it waits */
     bool waited;                /* it did, while it was read */
-    bool slept;                 /* it did no more when it should have waited */
+    bool slept;                 /* or ended, before it could be made to wait */
     struct core core;
     struct threads threads;
     size_t first; /* thread that the next look begins with: the one that had no time left */
@@ -123,10 +123,15 @@ static size_t memory_share(const struct target *t)
 static bool begin_hold(struct stack_holder *holder)
 {
     struct target *t = CONTAINER_OF(holder, struct target, holder);
-    if (!kernel_thread_place(t->kernel, t->held, &t->place) || !core_join(&t->core, t->place.core))
+    t->waited = false;
+    if (!kernel_thread_place(t->kernel, t->held, &t->place))
         return false;
     int core = t->place.core;
+    if (!core_join(&t->core, core))
+        return false;
     t->slept = !kernel_thread_place(t->kernel, t->held, &t->place);
+    if (t->slept)
+        core_refuse(&t->core); /* who runs for so short a time would rarely be seen to */
     return !t->slept && t->place.core == core;
 }
 
@@ -221,7 +226,7 @@ static bool count_stack(struct target *t, struct thread *thread, struct sample_t
         t->counts.retries += attempt > 0;
         begin_task(t, thread);
         e = read_stack(t, thread, state.running);
-        state.running = state.running && !t->slept;
+        state.running = state.running && (!t->slept || t->options.gil);
         if (!state.running && !t->options.idle) {
             t->begun = NULL;
             return true;

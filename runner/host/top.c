@@ -172,8 +172,11 @@ static int run(struct target *t, struct top *top, const struct host_arguments *a
 
 int host_top(int proc, const struct host_arguments *a, struct err *err)
 {
-    struct sample_options options = {
-        .idle = a->options.idle, .gil = a->options.gil, .tasks = a->options.async_tasks};
+    struct sample_options options = {.idle = a->options.idle,
+                                     .gil = a->options.gil,
+                                     .tasks = a->options.async_tasks,
+                                     .nonblocking = a->options.nonblocking ||
+                                                    a->options.rate > RECORD_HOLD_RATE_MAX};
     _cleanup_(target_closep) struct target *t = NULL;
     if (target_open(proc, (pid_t)a->pid, &options, &t, err) < 0)
         return host_explain(proc, a, err);

@@ -133,21 +133,27 @@ static void test_refused(void **state)
     assert_int_equal(sched_getcpu(), own);
 }
 
-/* Who was there for long must not come again soon. */
+/* Neither getting there nor being there takes more than a part of the time. */
 static void test_too_often(void **state)
 {
     (void)state;
     struct core core = {0};
     int number = first_core();
     assert_true(core_join(&core, number));
-    usleep(50000);
+    int64_t joined = clock_read_ns(CLOCK_MONOTONIC);
+    usleep(20000);
+    int64_t left = clock_read_ns(CLOCK_MONOTONIC);
     core_leave(&core);
+    assert_true(core.next_ns >= left + 4 * (left - joined));
+    core.next_ns = INT64_MAX;
     assert_false(core_join(&core, number));
     assert_true(is_as_before());
-    usleep(50000 * 4);
-    usleep(100000);
+    core.next_ns = 0;
     assert_true(core_join(&core, number));
     core_leave(&core);
+    int64_t before_ns = clock_read_ns(CLOCK_MONOTONIC);
+    core_refuse(&core);
+    assert_true(core.next_ns > before_ns);
 }
 
 /* Where a thread runs or waits, unless it need not let others run there. */
@@ -164,7 +170,7 @@ static void test_place(void **state)
     struct kernel_place place;
     assert_true(kernel_thread_place(kernel, thread, &place));
     assert_int_equal(place.core, number);
-    struct sched_param usual = {0}, first = {.sched_priority = 1};
+    struct sched_param usual = {0};
     assert_int_equal(sched_setscheduler(pid, SCHED_BATCH, &usual), 0);
     assert_true(kernel_thread_place(kernel, thread, &place));
 
@@ -191,9 +197,6 @@ static void test_place(void **state)
         usleep(1000);
     assert_false(kernel_thread_waited(thread, &place));
 
-    if (sched_setscheduler(pid, SCHED_FIFO, &first) == 0)
-        assert_false(kernel_thread_place(kernel, thread, &place));
-    assert_int_equal(sched_setscheduler(pid, SCHED_OTHER, &usual), 0);
     kill(pid, SIGSTOP);
     waitpid(pid, NULL, WUNTRACED);
     assert_false(kernel_thread_place(kernel, thread, &place));
@@ -203,12 +206,38 @@ static void test_place(void **state)
     close(proc);
 }
 
+/* It need not let others run. */
+static void test_real_time(void **state)
+{
+    (void)state;
+    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct kernel *kernel = NULL;
+    struct kernel_place place;
+    assert_int_equal(kernel_create(proc, getpid(), &kernel, NULL), 0);
+    struct kernel_thread *thread = kernel_find(kernel, getpid());
+    assert_non_null(thread);
+    struct sched_param usual = {0}, first = {.sched_priority = 1};
+    bool before_it = kernel_thread_place(kernel, thread, &place), then = false;
+    bool allowed = sched_setscheduler(0, SCHED_FIFO, &first) == 0;
+    if (allowed) {
+        then = kernel_thread_place(kernel, thread, &place);
+        sched_setscheduler(0, SCHED_OTHER, &usual);
+    }
+    kernel_destroy(kernel);
+    close(proc);
+    assert_true(before_it);
+    assert_false(then);
+    if (!allowed)
+        skip();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_join, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_often, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_place, setup, teardown)};
+        cmocka_unit_test_setup_teardown(test_place, setup, teardown),
+        cmocka_unit_test(test_real_time)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
