@@ -148,6 +148,7 @@ static struct json_array process_list(struct planning *g, const struct json_arra
         p->samples = count(p->samples);
         p->errors = count(p->errors);
         p->late = count(p->late);
+        p->held = count(p->held);
     }
     return (struct json_array){list, from->len};
 }

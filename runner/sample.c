@@ -63,6 +63,7 @@ static int merge(struct run *run)
                  LOG_C("engineReason", engine_reason_names[s->engine_reason]),
                  LOG_C("engineMessage", s->engine_message), LOG_I("samples", s->status.samples),
                  LOG_I("errors", s->status.errors), LOG_I("late", s->status.late),
+                 LOG_I("held", s->status.held),
                  LOG_C("reason", profile_reason_names[s->outcome.reason]),
                  LOG_C("message", s->outcome.message));
     }

@@ -334,6 +334,7 @@ static void collect_native(struct sampler *s)
     s->status.samples = facts.samples;
     s->status.errors = result.counts.errors;
     s->status.late = result.late;
+    s->status.held = result.counts.held;
 }
 
 /* A tracer that is killed between PTRACE_ATTACH and the stop that it asked for leaves a SIGSTOP

@@ -20,6 +20,7 @@ const struct json_field process_status_table[] = {
     {"samples", JSON_F_INT, offsetof(struct process_status, samples)},
     {"errors", JSON_F_INT, offsetof(struct process_status, errors)},
     {"late", JSON_F_INT, offsetof(struct process_status, late)},
+    {"held", JSON_F_INT, offsetof(struct process_status, held)},
     {NULL},
 };
 
@@ -114,6 +115,7 @@ void process_status_write(struct json_writer *w, const struct process_status *p)
     json_put_int(w, "samples", p->samples);
     json_put_int(w, "errors", p->errors);
     json_put_int(w, "late", p->late);
+    put_count(w, "held", p->held);
     json_end_object(w);
 }
 

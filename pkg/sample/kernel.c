@@ -278,7 +278,7 @@ static int64_t runtime_of(const struct kernel_thread *t)
     return strtoll(text, NULL, 10);
 }
 
-static bool number(struct str *rest, int64_t *ret)
+static bool cut_number(struct str *rest, int64_t *ret)
 {
     return str_to_i64(str_trim(str_cut(rest, ' ')), 0, INT64_MAX, ret) == 0;
 }
@@ -290,7 +290,9 @@ static int64_t turns_of(const struct kernel_thread *t)
     ssize_t n = t->open && t->runtime >= 0 ? pread(t->runtime, text, sizeof(text), 0) : -1;
     struct str rest = {text, n > 0 ? (size_t)n : 0};
     int64_t ran, waited, turns;
-    return number(&rest, &ran) && number(&rest, &waited) && number(&rest, &turns) ? turns : 0;
+    return cut_number(&rest, &ran) && cut_number(&rest, &waited) && cut_number(&rest, &turns)
+               ? turns
+               : 0;
 }
 
 bool kernel_thread_place(struct kernel *k, struct kernel_thread *t, struct kernel_place *ret)
@@ -306,8 +308,8 @@ bool kernel_thread_place(struct kernel *k, struct kernel_thread *t, struct kerne
     rest = str_sub(rest, (size_t)str_rfind_char(rest, ')') + 2, sizeof(text));
     for (int i = STAT_STATE; i < STAT_CORE; i++)
         str_cut(&rest, ' ');
-    if (!number(&rest, &core) || core > INT_MAX || !number(&rest, &priority) ||
-        !number(&rest, &policy))
+    if (!cut_number(&rest, &core) || core > INT_MAX || !cut_number(&rest, &priority) ||
+        !cut_number(&rest, &policy))
         return false;
     ret->core = (int)core;
     return policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;

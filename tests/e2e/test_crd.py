@@ -259,6 +259,7 @@ FULL_STATUS = {
                     "samples": 2987,
                     "errors": 0,
                     "late": 3,
+                    "held": 2,
                 }
             ],
             "cost": {"cpuSeconds": "0.41", "maxMemoryBytes": 7340032},

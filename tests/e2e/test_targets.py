@@ -274,6 +274,32 @@ def test_python_versions(space, engine, version):
     assert samples_in(stacks, "sleeper_") <= 0.01 * sum(stacks.values())
 
 
+RECURSION = """
+def down(n):
+    return down(n - 1) + 1 if n else 0
+print("ready", flush=True)
+while True:
+    down(150)
+"""
+
+
+@pytest.mark.parametrize("engine", ["Native"], indirect=True)
+def test_who_waits_while_it_is_read(space):
+    """Before 3.11 a thread that does not stand still, unless that is forbidden or too often."""
+    versions = pythons(10, 10)
+    if not versions:
+        pytest.skip("no Python 3.10")
+    python = os.path.realpath(versions[0] / "bin/python3")
+    pod = pod_with_python(space, versions[0], python, "-c", RECURSION)
+    held = []
+    for sampling in ({"rate": 250}, {"rate": 251}, {"rate": 250, "nonblocking": True}):
+        profile = space.profiled(pod, sampling=sampling)
+        ((process,),) = (target["processes"] for target in profile["status"]["targets"])
+        held.append(process.get("held", 0))
+        assert held[-1] <= process["samples"] and process["samples"] > 50
+    assert held[0] > 0 and held[1:] == [0, 0], held
+
+
 @pytest.mark.parametrize("version", [*pythons(12, 13), PYTHON_3_14], ids=lambda p: p.name)
 def test_async_tasks(space, version):
     """The running task as a frame below its coroutine, by its name; unasked there is none."""

@@ -74,7 +74,8 @@ static void summary_is_cut_to_the_schema(void **state)
         "{container: %.100s, engine: Rust, engineReason: Whim, engineMessage: %.1100s, accuracy: "
         "Perfect, samples: -1, cost: {cpuSeconds: "
         "much, maxMemoryBytes: -1}, processes: [{hostPID: -7, pid: -1, command: %s, "
-        "pythonVersion: %.100s, engine: Go, samples: -1, errors: -1, late: -1}, {hostPID: "
+        "pythonVersion: %.100s, engine: Go, samples: -1, errors: -1, late: -1, held: -1}, "
+        "{hostPID: "
         "5000000000}]}",
         command, command, arena_printf(arena, "%.2000s", command), command);
     struct planned p;
@@ -93,7 +94,8 @@ static void summary_is_cut_to_the_schema(void **state)
     assert_true(process->python_version.len <= 64);
     assert_int_equal(process->host_pid, 0);
     assert_int_equal(process->pid, 0);
-    assert_true(process->samples == 0 && process->errors == 0 && process->late == 0);
+    assert_true(process->samples == 0 && process->errors == 0 && process->late == 0 &&
+                process->held == 0);
     assert_int_equal(process[1].host_pid, 0);
     world_finish(&p);
 }
