@@ -284,7 +284,7 @@ static bool look_at(struct record *r, struct process *p)
         process_close(&r->processes, p);
         return true;
     }
-    p->gone = e < 0;
+    p->gone = e == ERR_NOT_FOUND;
     /* Whoever makes it take so long shall not have the processor, nor the others' time. Once may be
      * for want of a processor here. */
     p->cuts = target_counts(p->target).cut > cut ? p->cuts + 1 : 0;

@@ -355,11 +355,11 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
         if (e == 0 || t->threads.n)
             e = look_at_heads(t, NULL, &same);
     }
-    if (e == -EPERM)
-        return err_set_errno(err, EPERM, "memory of process %d", (int)t->pid);
     if (e < 0) {
-        int r = e == -ETIME ? 0 : still_there(t, err);
-        t->counts.errors += r == 0;
+        int r = e == -ETIME   ? 0
+                : e == -EPERM ? err_set_errno(err, EPERM, "memory of process %d", (int)t->pid)
+                              : still_there(t, err);
+        t->counts.errors += r != ERR_NOT_FOUND && r != ERR_CONFLICT;
         t->counts.cut += e == -ETIME;
         threads_expire(&t->threads);
         return r;

@@ -90,7 +90,8 @@ void target_close(struct target *t); /* NULL is fine */
 DEFINE_CLEANUP(struct target *, target_close);
 
 /* Calls fn once for each thread that is to be counted at this moment. ERR_NOT_FOUND: the process is
- * gone; ERR_CONFLICT: it runs another program now, open it anew. */
+ * gone; ERR_CONFLICT: it runs another program now, open it anew. Others are counted as errors: it
+ * lives, and may be read again next time. */
 typedef void target_fn(void *context, const struct sample_thread *thread);
 int target_look(struct target *t, target_fn *fn, void *context, struct err *err);
 
