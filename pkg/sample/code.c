@@ -11,7 +11,12 @@
 #define CODE_MAX  (64u << 20) /* bytes of instructions */
 #define LINES_MAX 4096        /* of one code object; looking for one takes time */
 #define RECENT    8
-#define SPARE     4 /* code objects of earlier stacks that are read along */
+#define SPARE     4                       /* code objects of earlier stacks that are read along */
+#define TRUSTED   16                      /* times that its contents were the same */
+#define TRUST     16                      /* uses, to be asked for them then */
+#define PIECE     (512 + SAMPLE_TEXT_MAX) /* of its contents: a name, or the table, from its head */
+#define PIECES    3
+#define ASKED     8 /* code objects at once */
 
 /* What tells one code object from another at the same address. */
 struct identity {
@@ -31,8 +36,13 @@ struct code {
     uint64_t checked; /* number of the resolution that did */
     uint64_t listed;  /* and of the one that put it into its set */
     char *function, *file;
+    size_t function_size, file_size; /* bytes of the objects that are compared */
     uint8_t *table;
     size_t table_len;
+    uint64_t told_len; /* of the table, which may have been too long */
+    unsigned proven;   /* how often its contents were the same */
+    unsigned unasked;  /* uses since then */
+    uint64_t used;     /* number of the last resolution that did */
     struct line *lines;
     size_t n_lines;
     struct {
@@ -48,9 +58,10 @@ struct codes {
     struct code **slots; /* by address; open addressing */
     size_t cap, len, bytes, max;
     bool full; /* to be forgotten at the next resolution */
+    bool distrust;
     uint64_t seed, round;
     struct memory_batch batch;
-    uint8_t *heads;
+    uint8_t *heads, *contents;
     struct code **waiting;
 };
 
@@ -63,6 +74,7 @@ struct codes *codes_create(struct memory_reader *reader, const struct python_off
     c->slots = xcalloc(c->cap, sizeof(void *));
     c->seed = random_u64(&random_system);
     c->heads = xcalloc(MEMORY_PIECES_MAX, offsets->code_head);
+    c->contents = xcalloc(ASKED * PIECES, PIECE);
     c->waiting = xcalloc(MEMORY_PIECES_MAX, sizeof(void *));
     return c;
 }
@@ -102,6 +114,7 @@ void codes_destroy(struct codes *c)
     forget_all(c);
     free(c->slots);
     free(c->heads);
+    free(c->contents);
     free(c->waiting);
     free(c);
 }
@@ -167,13 +180,14 @@ static bool same(const struct identity *a, const struct identity *b)
 
 /* One that is too large, or for which others have left no room, is not read: the function's first
  * line will do. The first one of a resolution finds room. */
-static int read_table(struct codes *c, uint64_t address, uint8_t **ret, size_t *ret_len)
+static int read_table(struct codes *c, uint64_t address, uint8_t **ret, size_t *ret_len,
+                      uint64_t *ret_told)
 {
     const struct python_offsets *o = c->offsets;
     uint8_t head[256];
     if (memory_read(c->reader, address, head, o->bytes_bytes) < 0)
         return -EFAULT;
-    uint64_t len = get64(head + o->bytes_length);
+    uint64_t len = *ret_told = get64(head + o->bytes_length);
     if (len > TABLE_MAX || c->bytes + len > c->max + TABLE_MAX)
         len = 0;
     _cleanup_(freep) uint8_t *bytes = xcalloc(len + 1, 1);
@@ -189,13 +203,16 @@ static int load(struct codes *c, struct code *k, const uint8_t *head)
 {
     struct identity id = identity_of(c, head);
     forget(c, k);
+    k->used = c->round;
     if ((c->code_type && id.type != c->code_type) || id.first_line < 0 || id.size > CODE_MAX)
         return -1;
-    _cleanup_(freep) char *function = text_read(c->reader, c->offsets, id.name);
-    _cleanup_(freep) char *file = function ? text_read(c->reader, c->offsets, id.file) : NULL;
+    size_t function_size = 0, file_size = 0, len = 0;
+    uint64_t told_len = 0;
+    _cleanup_(freep) char *function = text_read(c->reader, c->offsets, id.name, &function_size);
+    _cleanup_(freep) char *file =
+        function ? text_read(c->reader, c->offsets, id.file, &file_size) : NULL;
     _cleanup_(freep) uint8_t *table = NULL;
-    size_t len = 0;
-    if (!file || read_table(c, id.lines, &table, &len) < 0)
+    if (!file || read_table(c, id.lines, &table, &len, &told_len) < 0)
         return -1;
     size_t bytes = strlen(function) + strlen(file) + len;
     if (c->bytes + bytes > 2 * c->max + TABLE_MAX)
@@ -206,6 +223,9 @@ static int load(struct codes *c, struct code *k, const uint8_t *head)
     k->file = TAKE(file);
     k->table = TAKE(table);
     k->table_len = len;
+    k->function_size = function_size;
+    k->file_size = file_size;
+    k->told_len = told_len;
     return 0;
 }
 
@@ -224,6 +244,76 @@ static int check_waiting(struct codes *c, size_t n)
         if (check(c, c->waiting[i], c->heads + i * size) < 0)
             return -1;
     return 0;
+}
+
+static size_t table_piece(const struct code *k)
+{
+    return k->table_len < SAMPLE_TEXT_MAX ? k->table_len : SAMPLE_TEXT_MAX;
+}
+
+static bool same_contents(const struct codes *c, const struct code *k, const uint8_t *pieces)
+{
+    const struct python_offsets *o = c->offsets;
+    const uint8_t *file = pieces + PIECE, *table = file + PIECE;
+    return text_same(o, pieces, k->function_size, k->function) &&
+           text_same(o, file, k->file_size, k->file) &&
+           get64(table + o->bytes_length) == k->told_len &&
+           memcmp(table + o->bytes_bytes, k->table, table_piece(k)) == 0;
+}
+
+/* One that says something else now is read anew, as is each where one of them cannot be read. */
+static int compare_waiting(struct codes *c, size_t n)
+{
+    int e = memory_batch_read(c->reader, &c->batch);
+    if (e == -ETIME)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        struct code *k = c->waiting[i];
+        if (e == 0 && same_contents(c, k, c->contents + i * PIECES * PIECE)) {
+            k->proven++;
+            k->unasked = 0;
+            continue;
+        }
+        c->distrust = c->distrust || (e == 0 && k->proven >= TRUSTED);
+        if (memory_read(c->reader, k->address, c->heads, c->offsets->code_head) < 0 ||
+            load(c, k, c->heads) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static bool to_be_asked(const struct codes *c, struct code *k)
+{
+    if (k->used == c->round)
+        return false;
+    k->used = c->round;
+    return ++k->unasked >= TRUST || k->proven < TRUSTED || c->distrust;
+}
+
+/* Of those that were not read right now. */
+static int compare_contents(struct codes *c, const struct raw_frame *raw, size_t n)
+{
+    const struct python_offsets *o = c->offsets;
+    size_t waiting = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct code *k = *slot_of(c, raw[i].code);
+        if (!k->function)
+            return -1;
+        if (!to_be_asked(c, k))
+            continue;
+        uint8_t *to = c->contents + waiting * PIECES * PIECE;
+        memory_batch_add(&c->batch, k->identity.name, to, k->function_size);
+        memory_batch_add(&c->batch, k->identity.file, to + PIECE, k->file_size);
+        memory_batch_add(&c->batch, k->identity.lines, to + 2 * PIECE,
+                         o->bytes_bytes + table_piece(k));
+        c->waiting[waiting++] = k;
+        if (waiting == ASKED) {
+            if (compare_waiting(c, waiting) < 0)
+                return -1;
+            waiting = 0;
+        }
+    }
+    return waiting ? compare_waiting(c, waiting) : 0;
 }
 
 /* Bytes from the first instruction; false: it lies outside of the code. */
@@ -335,7 +425,7 @@ int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t
         }
         c->waiting[waiting++] = k;
     }
-    if (check_waiting(c, waiting) < 0)
+    if (check_waiting(c, waiting) < 0 || compare_contents(c, raw, n) < 0)
         return -1;
     for (size_t i = 0; i < n; i++) {
         struct code *k = *slot_of(c, raw[i].code);
@@ -345,9 +435,11 @@ int codes_resolve(struct codes *c, const struct raw_frame *raw, size_t n, size_t
         struct line *line = line_at(c, k, instruction);
         if (!line)
             return -1;
-        /* What 3.13 and 3.14 put below __init__() when they call a class: no code of the program's.
-         */
-        ret[i] = k->identity.file == k->identity.name ? NULL : &line->frame;
+        /* What 3.13 and 3.14 put below __init__() when they call a class: no code of the program's,
+         * and its file is called as it is. */
+        bool shim = c->offsets->minor >= 13 && k->identity.file == k->identity.name &&
+                    str_is(str_of(k->file), "__init__");
+        ret[i] = shim ? NULL : &line->frame;
     }
     renew_set(c, raw, n, set);
     return 0;

@@ -52,12 +52,19 @@ int text_shape(const struct python_offsets *offsets, const uint8_t *head, size_t
                struct text_shape *ret);
 /* As UTF-8, NUL replaced. */
 void text_decode(const struct text_shape *shape, const uint8_t *bytes, struct buf *out);
-/* The object at `address`, at most SAMPLE_TEXT_MAX bytes of it. NULL: it is none. */
+/* The object at `address`, at most SAMPLE_TEXT_MAX bytes of it. NULL: it is none. ret_size: bytes
+ * of the object that text_same() asks for. */
 char *text_read(struct memory_reader *reader, const struct python_offsets *offsets,
-                uint64_t address);
+                uint64_t address, size_t *ret_size);
+/* Whether the object, of which so many bytes were read, is still what text_read() returned. One
+ * with its characters apart is not asked for them. */
+bool text_same(const struct python_offsets *offsets, const uint8_t *object, size_t size,
+               const char *text);
 
-/* Code objects by address. What is kept of one is checked against the object each time that it is
- * used, because another one may have got its place. */
+/* Code objects by address. What is kept of one is checked against the object's head each time that
+ * it is used, because another one may have got its place, and against its name, its file's name
+ * and its line table as well, because those may have got theirs: each time while it is new, now and
+ * then when it was the same for long, and always where one of those was another one after all. */
 struct codes;
 struct codes *codes_create(struct memory_reader *reader, const struct python_offsets *offsets,
                            uint64_t code_type);

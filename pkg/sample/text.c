@@ -35,7 +35,22 @@ void text_decode(const struct text_shape *shape, const uint8_t *bytes, struct bu
     }
 }
 
-char *text_read(struct memory_reader *reader, const struct python_offsets *o, uint64_t address)
+bool text_same(const struct python_offsets *o, const uint8_t *object, size_t size, const char *text)
+{
+    struct text_shape shape;
+    if (text_shape(o, object, SAMPLE_TEXT_MAX, &shape) < 0)
+        return false;
+    if (shape.apart)
+        return size == o->text_ascii;
+    if (shape.at + shape.bytes != size)
+        return false;
+    _cleanup_(buf_finish) struct buf out = BUF_INIT(SAMPLE_TEXT_MAX * 4);
+    text_decode(&shape, object + shape.at, &out);
+    return str_eq(buf_str(&out), str_of(text));
+}
+
+char *text_read(struct memory_reader *reader, const struct python_offsets *o, uint64_t address,
+                size_t *ret_size)
 {
     uint8_t head[256], bytes[SAMPLE_TEXT_MAX];
     struct text_shape shape;
@@ -43,6 +58,7 @@ char *text_read(struct memory_reader *reader, const struct python_offsets *o, ui
         text_shape(o, head, sizeof(bytes), &shape) < 0)
         return NULL;
     uint64_t at = address + shape.at;
+    *ret_size = shape.apart ? o->text_ascii : shape.at + shape.bytes;
     if (shape.apart && memory_read(reader, at, &at, sizeof(at)) < 0)
         return NULL;
     if (shape.bytes && memory_read(reader, at, bytes, shape.bytes) < 0)

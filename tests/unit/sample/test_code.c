@@ -1,10 +1,13 @@
-/* Line tables that take much memory: they cost the line, never the stack. */
+/* Line tables that take much memory: they cost the line, never the stack. And code objects in the
+ * place of others, down to their names and tables. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fake.h"
 #include "sample/target.h"
@@ -97,6 +100,78 @@ static void test_tables_too_large(void **state)
     }
 }
 
+static char shown[64];
+
+static void see_line(void *context, const struct sample_thread *t)
+{
+    (void)context;
+    assert_int_equal(t->depth, 1);
+    const struct sample_frame *frame = t->frames[0];
+    snprintf(shown, sizeof(shown), "%.*s %.*s:%d", STR_ARG(frame->function), STR_ARG(frame->file),
+             (int)frame->line);
+}
+
+/* Looks until something else is shown, 40 at most. */
+static int changes_after(struct target *t)
+{
+    char before[sizeof(shown)];
+    memcpy(before, shown, sizeof(shown));
+    for (int n = 0; n < 40; n++) {
+        assert_int_equal(target_look(t, see_line, NULL, NULL), 0);
+        if (strcmp(before, shown) != 0)
+            return n;
+    }
+    return 40;
+}
+
+static void replace(unsigned minor, int which)
+{
+    struct fake f;
+    struct fake_thread thread;
+    struct target *t = NULL;
+    fake_init(&f, minor, bytes, ROOM, 0x10000);
+    fake_thread(&f, &thread, 1, DEPTH);
+    fake_threads(&f, &(const struct fake_thread *){&thread}, 1);
+    uint64_t code = fake_code(&f, "f", "f.py", FIRST_LINE), object;
+    fake_stack(&f, &thread, &code, 1, LINE);
+    const struct python_offsets *o = f.offsets;
+    size_t name = o->code_qualname ? o->code_qualname : o->code_name;
+    size_t at = which == 0 ? name : which == 1 ? o->code_file : o->code_lines;
+    memcpy(&object, bytes + (code + at - f.base), sizeof(object));
+    /* Another letter, or one line more for the first instruction. */
+    uint8_t *byte = bytes + (object - f.base) +
+                    (which < 2 ? o->text_ascii : o->bytes_bytes + (minor < 11 ? 1 : 0));
+    uint8_t other = (uint8_t)(*byte + (which == 2 && minor >= 11 ? 8 : 1)), old = *byte;
+    assert_int_equal(target_open_memory(&f.reader, f.runtime, minor,
+                                        &(struct sample_options){.idle = true}, &t, NULL),
+                     0);
+    assert_int_equal(target_look(t, see_line, NULL, NULL), 0);
+    for (int i = 0; i < 10; i++) {
+        *byte = *byte == old ? other : old;
+        assert_int_equal(changes_after(t), 0);
+    }
+    assert_int_equal(changes_after(t), 40);
+    *byte = *byte == old ? other : old;
+    int stale = changes_after(t);
+    if (!stale || stale >= 16)
+        fail_msg("3.%u: %d looks showed what was there before", minor, stale);
+    assert_int_equal(changes_after(t), 40);
+    *byte = *byte == old ? other : old;
+    assert_int_equal(changes_after(t), 0);
+    assert_int_equal(target_counts(t).errors, 0);
+    target_close(t);
+}
+
+/* Another one's name, file or table, in the place of what was there: new code is asked for it each
+ * time, what was the same for long now and then, and all of it each time once that was wrong. */
+static void test_replaced(void **state)
+{
+    (void)state;
+    for (unsigned minor = 8; minor <= 12; minor++)
+        for (int which = 0; which < 3; which++)
+            replace(minor, which);
+}
+
 int main(void)
 {
     bytes = malloc(ROOM);
@@ -105,6 +180,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_too_large),
         cmocka_unit_test(test_tables_too_large),
+        cmocka_unit_test(test_replaced),
     };
     int r = cmocka_run_group_tests(tests, NULL, NULL);
     free(bytes);
