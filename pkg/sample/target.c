@@ -154,7 +154,6 @@ static int read_stack(struct target *t, struct thread *thread, bool running)
     t->stack.holder = running && thread->kernel && !t->options.nonblocking ? &t->holder : NULL;
     size_t before = m->cap_objects;
     int e = stack_read(&t->stack, m, thread->address);
-    t->counts.held += e == 0 && t->waited;
     t->threads.objects += m->cap_objects - before;
     if (t->threads.objects * sizeof(*m->objects) > memory_share(t) / 4) {
         t->threads.objects -= m->cap_objects;
@@ -219,6 +218,7 @@ static bool count_stack(struct target *t, struct thread *thread, struct sample_t
                         target_fn *fn, void *context)
 {
     int e = -EAGAIN;
+    bool waited = false;
     struct str task = STR("");
     size_t task_at = 0;
     /* A code object that is not one now may be the trace of a change; so once more. */
@@ -226,6 +226,8 @@ static bool count_stack(struct target *t, struct thread *thread, struct sample_t
         t->counts.retries += attempt > 0;
         begin_task(t, thread);
         e = read_stack(t, thread, state.running);
+        t->counts.held += t->waited && !waited;
+        waited = waited || t->waited;
         state.running = state.running && (!t->slept || t->options.gil);
         if (!state.running && !t->options.idle) {
             t->begun = NULL;
@@ -356,9 +358,9 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
             e = look_at_heads(t, NULL, &same);
     }
     if (e < 0) {
-        int r = e == -ETIME   ? 0
-                : e == -EPERM ? err_set_errno(err, EPERM, "memory of process %d", (int)t->pid)
-                              : still_there(t, err);
+        int r = e == -ETIME ? 0 : still_there(t, err);
+        if (r == 0 && e == -EPERM)
+            r = err_set_errno(err, EPERM, "memory of process %d", (int)t->pid);
         t->counts.errors += r != ERR_NOT_FOUND && r != ERR_CONFLICT;
         t->counts.cut += e == -ETIME;
         threads_expire(&t->threads);
