@@ -90,7 +90,7 @@ def main():
         if name == "pyspy-runner":
             print(f" of {MEMORY_KB} KB: {'within' if peaks[name] <= MEMORY_KB else 'ABOVE'}")
         else:
-            print(f"; pyspy-runner takes 1/{median / ours:.1f} of it")
+            print(f"; pyspy-runner takes {f'1/{median / ours:.1f}' if ours > 0 else 'none'} of it")
 
 
 if __name__ == "__main__":
