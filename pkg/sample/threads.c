@@ -5,9 +5,10 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
-#define REFRESH_MS   1000 /* the lists are walked at least this often */
-#define KERNEL_MS    100 /* and those that the kernel did not know are looked for again after this */
-#define KERNEL_SHARE 100  /* one part of time in so many may go into reading /proc/PID/task */
+#define REFRESH_NS   INT64_C(1000000000) /* the lists are walked at least this often */
+#define MISSING_NS   INT64_C(100000000)  /* and while the kernel does not know all, this often */
+#define SOUGHT_MAX   5    /* times that one is looked for as soon as possible: it may just begin */
+#define KERNEL_SHARE 25   /* one part of time in so many may go into that */
 #define PTHREAD_HEAD 1024 /* bytes of struct pthread that are searched for the thread's ID */
 #define THREAD_MAX   4096 /* bytes of a thread state that are looked at */
 
@@ -60,18 +61,25 @@ static uint32_t find_pthread_id(struct threads *ts)
     return n && ts->n ? candidates[0] : 0;
 }
 
-/* Threads that live for a moment are worth it for as long as there are few. */
-static void refresh_kernel(struct threads *ts)
+/* Threads that live for a moment are worth it for as long as there are few. What was not used of
+ * the last moments may be used now. False: it must wait. */
+static bool refresh_kernel(struct threads *ts)
 {
-    if (clock_read_ns(CLOCK_MONOTONIC) < ts->kernel_next_ns)
-        return;
+    int64_t now = clock_read_ns(CLOCK_MONOTONIC);
+    if (now < ts->kernel_next_ns)
+        return false;
     int64_t begun = clock_read_ns(CLOCK_THREAD_CPUTIME_ID);
     for (size_t i = 0; i < ts->n; i++)
         ts->at[i]->kernel = NULL;
     kernel_refresh(ts->kernel, NULL);
     int64_t wait = (clock_read_ns(CLOCK_THREAD_CPUTIME_ID) - begun) * KERNEL_SHARE;
-    int64_t most = KERNEL_MS * INT64_C(1000000);
-    ts->kernel_next_ns = clock_read_ns(CLOCK_MONOTONIC) + (wait < most ? wait : most);
+    if (wait >= MISSING_NS)
+        ts->kernel_next_ns = clock_read_ns(CLOCK_MONOTONIC) + MISSING_NS;
+    else if (ts->kernel_next_ns < now - MISSING_NS)
+        ts->kernel_next_ns = now - MISSING_NS + wait;
+    else
+        ts->kernel_next_ns += wait;
+    return true;
 }
 
 static struct kernel_thread *match(struct threads *ts, struct thread *thread)
@@ -119,25 +127,40 @@ static bool claim_all(struct threads *ts)
     return all;
 }
 
+static bool is_wanted(const struct thread *thread, int64_t now)
+{
+    return !thread->kernel &&
+           (thread->sought < SOUGHT_MAX || now - thread->sought_ns >= MISSING_NS);
+}
+
 static void match_threads(struct threads *ts)
 {
-    bool missing = false;
+    int64_t now = clock_read_ns(CLOCK_MONOTONIC);
+    bool missing = false, wanted = false, sought = false;
+    ts->next_ns = now + REFRESH_NS;
     if (!ts->kernel)
         return;
     for (int again = 0; again < 2; again++) {
-        missing = ts->pthread_tried = false;
+        missing = wanted = ts->pthread_tried = false;
         for (size_t i = 0; i < ts->n; i++) {
             struct thread *thread = ts->at[i];
             if (!thread->kernel)
                 thread->kernel = match(ts, thread);
+            if (sought && is_wanted(thread, now)) {
+                thread->sought++;
+                thread->sought_ns = now;
+            }
             missing = missing || !thread->kernel;
+            wanted = wanted || is_wanted(thread, now);
         }
-        if (!missing || again)
+        if (!wanted || again)
             break;
-        refresh_kernel(ts);
+        sought = refresh_kernel(ts);
+        if (!sought)
+            break;
     }
     if (!claim_all(ts) || missing)
-        ts->refreshed_ms -= REFRESH_MS - KERNEL_MS; /* soon again */
+        ts->next_ns = wanted ? ts->kernel_next_ns : now + MISSING_NS;
 }
 
 static void free_thread(struct threads *ts, struct thread *thread)
@@ -200,8 +223,10 @@ static int find_threads(struct threads *ts, size_t interpreter, uint64_t head)
             if (ts->shared)
                 ts->shared->threads++;
         }
-        if (thread->native != native || thread->pthread != pthread)
+        if (thread->native != native || thread->pthread != pthread) {
             thread->kernel = NULL;
+            thread->sought = 0;
+        }
         thread->address = at;
         thread->pthread = pthread;
         thread->native = native;
@@ -268,7 +293,6 @@ int threads_refresh(struct threads *ts)
             free_thread(ts, ts->at[i]);
     }
     ts->n = left;
-    ts->refreshed_ms = memory_now_ms();
     match_threads(ts);
     if (ts->n_interpreters > 1 && ts->n)
         qsort(ts->at, ts->n, sizeof(struct thread *), compare_states);
@@ -277,7 +301,7 @@ int threads_refresh(struct threads *ts)
 
 bool threads_stale(const struct threads *ts)
 {
-    return memory_now_ms() - ts->refreshed_ms >= REFRESH_MS;
+    return clock_read_ns(CLOCK_MONOTONIC) >= ts->next_ns;
 }
 
 bool threads_renew(struct threads *ts, struct thread *thread)
@@ -294,13 +318,14 @@ bool threads_renew(struct threads *ts, struct thread *thread)
     thread->native = native;
     thread->pthread = pthread;
     thread->kernel = NULL;
+    thread->sought = 0;
     match_threads(ts);
     return thread->kernel;
 }
 
 void threads_expire(struct threads *ts)
 {
-    ts->refreshed_ms = 0;
+    ts->next_ns = 0;
 }
 
 void threads_finish(struct threads *ts)

@@ -11,6 +11,8 @@ struct thread {
     size_t interpreter;
     size_t place; /* in its interpreter's list: the newest is the first */
     struct kernel_thread *kernel;
+    unsigned sought; /* how often in vain since it is who it is */
+    int64_t sought_ns;
     struct stack_memory memory;
     bool found;
 };
@@ -34,10 +36,10 @@ struct threads {
     uint64_t interpreters_head;
     struct thread **at; /* with several interpreters: those of one kernel_thread side by side */
     size_t n, cap;
-    uint32_t pthread_id; /* where the ID lies in struct pthread; 0: not known */
-    bool pthread_tried;  /* to find out, in this round of matching */
-    size_t objects;      /* addresses that the memories of all threads have room for */
-    int64_t refreshed_ms, kernel_next_ns;
+    uint32_t pthread_id;             /* where the ID lies in struct pthread; 0: not known */
+    bool pthread_tried;              /* to find out, in this round of matching */
+    size_t objects;                  /* addresses that the memories of all threads have room for */
+    int64_t next_ns, kernel_next_ns; /* of CLOCK_MONOTONIC: of the walk, and of asking the kernel */
 };
 
 /* Walks all lists. 0, or -errno: what was found until then stays, and so do the threads that were

@@ -430,7 +430,7 @@ static void test_replaced_code(void **state)
     struct child c = child_start(python, "import marshal\n"
                                          "for i in range(1, 9):\n"
                                          "    exec(f'def helper_{i}():\\n'\n"
-                                         "         ' for k in range(200000): pass')\n"
+                                         "         ' for k in range(800000): pass')\n"
                                          "blobs = [marshal.dumps(compile(f'helper_{i}()\\n', "
                                          "f'rule_{i}', 'exec')) for i in range(1, 9)]\n"
                                          "print('ready', flush=1)\n"
@@ -495,7 +495,7 @@ static void test_one_after_another(void **state)
                 "    t = threading.Thread(target=work)\n"
                 "    t.start()\n"
                 "    t.join()\n",
-                0.3);
+                0.5);
 }
 
 static void see_after(void *context, const struct sample_thread *t)
