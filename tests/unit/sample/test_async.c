@@ -189,23 +189,27 @@ static void test_threads(void **state)
     assert_true(s.tasks >= s.in_task * 97 / 100);
 }
 
+#define SHORT(loops)                                                                               \
+    "import asyncio\n"                                                                             \
+    "async def run_a(): pass\n"                                                                    \
+    "async def run_b(): pass\n"                                                                    \
+    "async def run_c():\n"                                                                         \
+    "    for i in range(" #loops "): pass\n"                                                       \
+    "async def run_main():\n"                                                                      \
+    "    print('ready', flush=True)\n"                                                             \
+    "    while True:\n"                                                                            \
+    "        for f, n in ((run_a, 'a'), (run_b, 'b'), (run_c, 'c')):\n"                            \
+    "            await asyncio.create_task(f(), name=n)\n"                                         \
+    "asyncio.run(run_main())\n"
+
 /* Tasks that live for microseconds and whose places in memory are used again at once, eager ones
- * among them. Here many are too short to be told; none is told wrong. */
+ * among them. Those of the first program may all be too short to be told; none is told wrong. */
 static void test_short(void **state)
 {
     (void)state;
     static const char *const programs[] = {
-        "import asyncio\n"
-        "async def run_a(): pass\n"
-        "async def run_b(): pass\n"
-        "async def run_c():\n"
-        "    for i in range(200): pass\n"
-        "async def run_main():\n"
-        "    print('ready', flush=True)\n"
-        "    while True:\n"
-        "        for f, n in ((run_a, 'a'), (run_b, 'b'), (run_c, 'c')):\n"
-        "            await asyncio.create_task(f(), name=n)\n"
-        "asyncio.run(run_main())\n",
+        SHORT(200),
+        SHORT(5000),
         "import asyncio\n"
         "async def run_a(): pass\n"
         "async def run_b():\n"
@@ -222,7 +226,7 @@ static void test_short(void **state)
     };
     for (size_t k = 0; k < ARRAY_SIZE(programs); k++) {
         struct seen s = looks(programs[k], 400, 300, stacks);
-        assert_true(s.tasks > 0);
+        assert_true(s.tasks > 0 || k == 0);
     }
 }
 
