@@ -12,8 +12,8 @@
 #define LINES_MAX 4096        /* of one code object; looking for one takes time */
 #define RECENT    8
 #define SPARE     4                       /* code objects of earlier stacks that are read along */
-#define TRUSTED   16                      /* times that its contents were the same */
-#define TRUST     16                      /* uses, to be asked for them then */
+#define PROOFS    16                      /* times that contents must be the same to be trusted */
+#define RECHECK   16                      /* uses after which they are asked for even so */
 #define PIECE     (512 + SAMPLE_TEXT_MAX) /* of its contents: a name, or the table, from its head */
 #define PIECES    3
 #define ASKED     8 /* code objects at once */
@@ -274,7 +274,7 @@ static int compare_waiting(struct codes *c, size_t n)
             k->unasked = 0;
             continue;
         }
-        c->distrust = c->distrust || (e == 0 && k->proven >= TRUSTED);
+        c->distrust = c->distrust || (e == 0 && k->proven >= PROOFS);
         if (memory_read(c->reader, k->address, c->heads, c->offsets->code_head) < 0 ||
             load(c, k, c->heads) < 0)
             return -1;
@@ -287,7 +287,7 @@ static bool to_be_asked(const struct codes *c, struct code *k)
     if (k->used == c->round)
         return false;
     k->used = c->round;
-    return ++k->unasked >= TRUST || k->proven < TRUSTED || c->distrust;
+    return ++k->unasked >= RECHECK || k->proven < PROOFS || c->distrust;
 }
 
 /* Of those that were not read right now. */
