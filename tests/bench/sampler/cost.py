@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Processor time a second and peak memory of pyspy-runner and py-spy at the same target, in turn, a
 few rounds. What starting costs is taken out: each runs for a short and for a long time. The ratio
-is that of the medians. A core that has nothing else to do takes longer for all of it, as it must
-wake up first; --busy leaves no such core."""
+is that of the medians. All of it takes longer on a core that has nothing else to do; --busy leaves
+no such core."""
 
 import argparse
 import contextlib
