@@ -7,10 +7,14 @@
 
 #include "base/alloc.h"
 
+#define HOPELESS 100 /* stacks that could not be read, and none that could */
+
 struct native {
     struct loop *loop;
     struct loop_watch watch; /* its descriptor becomes readable at the end */
     struct record *record;
+    struct profile *profile; /* the caller's, until it was abandoned */
+    bool abandoned;
     pthread_t thread;
     bool joined;
     void (*done)(void *context);
@@ -63,7 +67,8 @@ static void join(struct native *n)
         return;
     pthread_join(n->thread, NULL);
     n->joined = true;
-    loop_watch_remove(n->loop, &n->watch);
+    if (!n->abandoned)
+        loop_watch_remove(n->loop, &n->watch);
     close(n->watch.fd);
     n->watch.fd = -1;
 }
@@ -90,6 +95,7 @@ int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *
         .async_tasks = sampling->async_tasks,
         .nonblocking = sampling->nonblocking,
         .command_lines = sampling->command_lines,
+        .hopeless = sampling->engine == ENGINE_AUTO ? HOPELESS : 0,
     };
     _cleanup_(record_destroyp) struct record *record = NULL;
     int r = record_create(run->proc, pid, &options, profile, &record, err);
@@ -102,6 +108,7 @@ int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *
     *n = (struct native){.loop = run->loop,
                          .watch = {.fd = fd, .ready = on_end},
                          .record = record,
+                         .profile = profile,
                          .done = done,
                          .context = context};
     int e = pthread_create(&n->thread, NULL, work, n);
@@ -122,6 +129,17 @@ void native_stop(struct native *n)
     record_stop(n->record);
 }
 
+void native_abandon(struct native *n)
+{
+    loop_watch_remove(n->loop, &n->watch);
+    n->abandoned = true;
+}
+
+bool native_gives_up(const struct sampling_spec *sampling, const struct record_result *result)
+{
+    return sampling->engine == ENGINE_AUTO && result->hopeless && !result->exited;
+}
+
 struct record_result native_result(const struct native *n)
 {
     return record_result(n->record);
@@ -134,6 +152,8 @@ void native_destroy(struct native *n)
     record_stop(n->record);
     join(n);
     record_destroy(n->record);
+    if (n->abandoned)
+        profile_destroy(n->profile);
     free(n);
 }
 
@@ -149,6 +169,11 @@ void native_judge(const struct native_facts *f, struct outcome *ret)
     else if (f->result->full)
         outcome_set(ret, REASON_RESULT_TOO_LARGE,
                     "more different stacks than fit; sample for a shorter time, or by function");
+    else if (f->result->replaced)
+        outcome_set(ret, REASON_PROCESS_EXITED,
+                    "the process runs another program now, which is no Python; %lld samples until "
+                    "then are kept",
+                    samples);
     else if (f->target_exited && samples > 0)
         outcome_set(ret, REASON_PROCESS_EXITED,
                     "the process ended while it was sampled; %lld samples until then are kept",

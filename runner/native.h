@@ -19,8 +19,15 @@ const char *native_accuracy(const struct sampling_spec *sampling);
 int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *profile,
                  void (*done)(void *context), void *context, struct native **ret, struct err *err);
 void native_stop(struct native *n);
+/* It does not come back: reading a page that never comes ends with this process, or the other one.
+ * The profile is its own from then on; done is not called any more. Only then may it be destroyed.
+ */
+void native_abandon(struct native *n);
 struct record_result native_result(const struct native *n); /* once it has ended */
 void native_destroy(struct native *n);                      /* stops first; NULL is fine */
+
+/* Whether py-spy shall try for the rest of the time. */
+bool native_gives_up(const struct sampling_spec *sampling, const struct record_result *result);
 
 /* What the way it ended means. */
 struct native_facts {

@@ -26,7 +26,9 @@ struct sampler {
     char engine_message[512]; /* what it could not do, why not ours; "" nothing to tell */
     const char *accuracy;     /* of that engine, Full, GILOnly, IdleCounted; NULL as long as none */
 
-    struct native *native; /* our own; NULL: py-spy, which the next ones are about */
+    int64_t duration_ms;      /* of this engine */
+    struct native *native;    /* our own; NULL: py-spy, which the next ones are about */
+    struct native *abandoned; /* never ended; its thread may still read */
     pid_t child;
     int profile_fd; /* memory; py-spy's --output */
     struct loop_watch output_watch, target_watch;

@@ -13,6 +13,8 @@
 #define START_MS         30000 /* to read the symbols of the target; large binaries take seconds */
 #define LATE_MS          1000 /* that it may sample longer than asked for, when it cannot keep up */
 #define KILL_AFTER_MS    3000
+#define STUCK_MS         5000 /* that our own may take to come back */
+#define TAKEOVER_MIN_MS  1000
 #define LOOK_EVERY_MS    500
 #define NAMESPACE_END_MS 500
 
@@ -40,6 +42,7 @@ static void begin_end(struct sampler *s)
     if (s->native) {
         native_stop(s->native);
         s->state = SAMPLER_ENDING;
+        loop_timer_arm(s->run->loop, &s->deadline, STUCK_MS);
         return;
     }
     /* It is our child and not reaped, so the number is its own. */
@@ -48,9 +51,40 @@ static void begin_end(struct sampler *s)
     loop_timer_arm(s->run->loop, &s->deadline, KILL_AFTER_MS);
 }
 
+static void release(struct sampler *s)
+{
+    struct loop *loop = s->run->loop;
+    if (s->output_watch.fd >= 0) {
+        if (s->state != SAMPLER_IDLE)
+            loop_watch_remove(loop, &s->output_watch);
+        close(s->output_watch.fd);
+        s->output_watch.fd = -1;
+    }
+    if (s->target_watch.fd >= 0) {
+        loop_watch_remove(loop, &s->target_watch);
+        s->target_watch.fd = -1;
+    }
+    loop_timer_disarm(loop, &s->deadline);
+    loop_timer_disarm(loop, &s->look);
+}
+
+static void abandon(struct sampler *s)
+{
+    native_abandon(s->native);
+    s->abandoned = TAKE(s->native);
+    s->profile = profile_create(NULL);
+    release(s);
+    end_early(s, REASON_PROFILER_FAILED,
+              "reading the process's memory does not come back; what was sampled is lost");
+}
+
 static void on_deadline(struct loop_timer *timer)
 {
     struct sampler *s = CONTAINER_OF(timer, struct sampler, deadline);
+    if (s->native) {
+        abandon(s);
+        return;
+    }
     if (s->state == SAMPLER_ENDING) {
         kill(s->child, SIGKILL);
         s->state = SAMPLER_KILLED;
@@ -114,14 +148,15 @@ static void on_output(struct loop_watch *watch)
         s->state = SAMPLER_SAMPLING;
         s->attached = target_lives(s);
         s->began_ms = clock_monotonic_ms(&clock_system);
-        loop_timer_arm(s->run->loop, &s->deadline, s->run->task.sampling.duration_ms + LATE_MS);
+        loop_timer_arm(s->run->loop, &s->deadline, s->duration_ms + LATE_MS);
     }
 }
 
 static int spawn_pyspy(struct sampler *s, struct err *err)
 {
     struct run *run = s->run;
-    const struct sampling_spec *sampling = &run->task.sampling;
+    struct sampling_spec own = run->task.sampling, *sampling = &own;
+    own.duration_ms = s->duration_ms;
     bool join = s->own_namespace && !run->same_namespace;
     struct pyspy_request request = {
         .pid = join ? s->candidate->process.container_pid : s->handle.pid,
@@ -175,6 +210,7 @@ static int start_native(struct sampler *s, struct err *err)
     s->attached = true;
     s->began_ms = clock_monotonic_ms(&clock_system);
     watch_target(s);
+    loop_timer_arm(run->loop, &s->deadline, s->duration_ms + STUCK_MS);
     return 0;
 }
 
@@ -248,6 +284,7 @@ void sampler_start(struct sampler *s, struct run *run, const struct candidate *c
         .candidate = candidate,
         .handle = {.pidfd = -1},
         .own_namespace = own_namespace,
+        .duration_ms = run->task.sampling.duration_ms,
         .profile_fd = -1,
         .output_watch = {.fd = -1, .ready = on_output},
         .target_watch = {.fd = -1, .ready = on_target_exit},
@@ -284,37 +321,53 @@ void sampler_cancel(struct sampler *s)
     begin_end(s);
 }
 
-static void release(struct sampler *s)
+/* Ours read nothing but errors: py-spy may know better, in what is left of the time. */
+static void take_over(struct sampler *s, const struct record_result *result)
 {
-    struct loop *loop = s->run->loop;
-    if (s->output_watch.fd >= 0) {
-        if (s->state != SAMPLER_IDLE)
-            loop_watch_remove(loop, &s->output_watch);
-        close(s->output_watch.fd);
-        s->output_watch.fd = -1;
-    }
-    if (s->target_watch.fd >= 0) {
-        loop_watch_remove(loop, &s->target_watch);
-        s->target_watch.fd = -1;
-    }
-    loop_timer_disarm(loop, &s->deadline);
-    loop_timer_disarm(loop, &s->look);
+    char text[128];
+    struct err err = ERR_INIT;
+    snprintf(text, sizeof(text), "%lld stacks could not be read in %lld looks, and none could",
+             (long long)result->counts.errors, (long long)result->looks);
+    tell_engine(s, ENGINE_PYSPY, ENGINE_REASON_NATIVE_FAILED, text);
+    log_warn("py-spy takes over", LOG_I("pid", s->handle.pid), LOG_C("why", text));
+    native_destroy(s->native);
+    s->native = NULL;
+    profile_destroy(s->profile);
+    s->profile = profile_create(NULL);
+    int64_t left = s->duration_ms - (s->ended_ms - s->began_ms);
+    s->duration_ms = left > TAKEOVER_MIN_MS ? left : TAKEOVER_MIN_MS;
+    s->began_ms = 0;
+    s->attached = false;
+    if (start_pyspy(s, &err) < 0)
+        end_early(s, REASON_PROFILER_FAILED, err.message);
 }
 
 static void on_native_end(void *context)
 {
     struct sampler *s = context;
+    const struct sampling_spec *sampling = &s->run->task.sampling;
     struct record_result result = native_result(s->native);
     s->ended_ms = clock_monotonic_ms(&clock_system);
     if (!target_lives(s))
         s->target_exited = true;
+    release(s);
+    if (s->state == SAMPLER_SAMPLING && !s->target_exited && native_gives_up(sampling, &result)) {
+        take_over(s, &result);
+        return;
+    }
+    if (result.left_out) {
+        char text[128];
+        snprintf(text, sizeof(text),
+                 "sampling.subprocesses: more children than can be followed (%d, and descriptors)",
+                 RECORD_PROCESSES_MAX);
+        tell_also(s, text);
+    }
     if (result.without_tasks[0]) {
         char text[128];
         snprintf(text, sizeof(text), "sampling.asyncTasks: " TARGET_WITHOUT_TASKS,
                  result.without_tasks);
         tell_also(s, text);
     }
-    release(s);
     s->state = SAMPLER_ENDED;
 }
 
@@ -439,7 +492,7 @@ void sampler_collect(struct sampler *s)
     }
     int64_t ran_ms = s->began_ms ? s->ended_ms - s->began_ms : 0;
     int64_t looks = sampling->rate * ran_ms / 1000;
-    int64_t most = sampling->rate * sampling->duration_ms / 1000;
+    int64_t most = sampling->rate * s->duration_ms / 1000;
     struct pyspy_facts facts = {
         .wait_status = s->wait_status,
         .output = &s->output,

@@ -134,7 +134,7 @@ struct process_status {
     struct str command, python_version;
     struct str engine; /* "" where all of a target's processes have the same */
     int64_t samples, errors, late;
-    int64_t held; /* samples for which our sampler made a thread wait */
+    int64_t held; /* how often our sampler made a thread wait */
 };
 
 struct target_status {

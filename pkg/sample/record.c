@@ -344,6 +344,12 @@ static void nap_until(struct record *r, int64_t until)
     } while (now < until && processes_alive(ps) && !atomic_load(&r->stop));
 }
 
+static bool is_hopeless(const struct record *r)
+{
+    return r->options.hopeless && profile_samples(r->profile) == 0 &&
+           processes_counts(&r->processes).errors >= r->options.hopeless;
+}
+
 static bool sweep_due(const struct record *r)
 {
     const struct processes *ps = &r->processes;
@@ -371,6 +377,9 @@ void record_run(struct record *r)
         if (atomic_load(&r->stop) || !processes_alive(&r->processes))
             break;
         look_at_all(r, end);
+        r->result.hopeless = is_hopeless(r);
+        if (r->result.hopeless)
+            break;
         int64_t now = now_ns(r);
         if (now >= sweep_at && sweep_due(r)) {
             processes_sweep(&r->processes, r->options.subprocesses);
@@ -383,8 +392,12 @@ void record_run(struct record *r)
     }
     slices_restore(&slices);
     r->result.exited = !processes_alive(&r->processes);
-    for (size_t i = 0; i < r->processes.n; i++)
-        process_close(&r->processes, r->processes.at[i]);
+    for (size_t i = 0; i < r->processes.n; i++) {
+        struct process *p = r->processes.at[i];
+        if (r->result.exited && p->first && !p->gone && !process_ended(p))
+            r->result.replaced = true;
+        process_close(&r->processes, p);
+    }
 }
 
 struct record_result record_result(const struct record *r)

@@ -48,6 +48,7 @@ struct record_options {
     bool async_tasks;   /* a frame for the running task of asyncio, where it is shown */
     bool nonblocking;   /* no thread waits while it is read, see target.h */
     bool command_lines; /* in the root frames of processes; they may hold secrets */
+    int64_t hopeless;   /* errors before the first stack, at which it ends early; 0: none */
     void (*progress)(void *context); /* about every 100 ms; NULL: none */
     void *context;
     struct record_time *time; /* NULL: the system's */
@@ -60,6 +61,8 @@ struct record_result {
     int64_t late;                /* planned, and left out because it was too late for them */
     int64_t processes;           /* sampled */
     bool exited;                 /* the process ended first, or is no Python any more */
+    bool replaced;               /* it is no Python any more: it runs another program */
+    bool hopeless;               /* ended early: nothing but errors */
     bool left_out;               /* children: more than are followed, or than descriptors allow */
     bool full;                   /* the profile took no more */
     char version[16];

@@ -78,7 +78,10 @@ static void tell(const char *path, const struct profile *profile,
             str_is(str_of(path), "-") ? "standard output" : path,
             (long long)profile_samples(profile), result->version, (long long)result->looks,
             (long long)result->counts.errors, (long long)result->late, (long long)result->processes,
-            result->processes == 1 ? "" : "es", result->exited ? "; it ended" : "",
+            result->processes == 1 ? "" : "es",
+            result->replaced ? "; it runs another program now"
+            : result->exited ? "; it ended"
+                             : "",
             result->full ? "; stopped: too large" : "",
             result->left_out ? "; more children than can be followed" : "",
             result->counts.unasked ? "; too few descriptors, see ulimit -n" : "");

@@ -296,7 +296,7 @@ def test_who_waits_while_it_is_read(space):
         profile = space.profiled(pod, sampling=sampling)
         ((process,),) = (target["processes"] for target in profile["status"]["targets"])
         held.append(process.get("held", 0))
-        assert held[-1] <= process["samples"] and process["samples"] > 50
+        assert held[-1] <= process["samples"] + process.get("errors", 0) and process["samples"] > 50
     assert held[0] > 0 and held[1:] == [0, 0], held
 
 

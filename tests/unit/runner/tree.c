@@ -80,6 +80,31 @@ void tree_remove(const struct tree *t, pid_t pid)
     nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static void put_cgroup(const struct tree *t, pid_t pid, const char *id)
+{
+    char text[128], name[64];
+    snprintf(text, sizeof(text), "0::/kubepods/burstable/pod1/%s\n", id);
+    snprintf(name, sizeof(name), "%d/cgroup", (int)pid);
+    tree_put_file(t, name, text, strlen(text), 0644);
+}
+
+void tree_put_living(const struct tree *t, pid_t pid, const char *id)
+{
+    static const char *const names[] = {"",     "cmdline", "exe",    "maps", "ns",
+                                        "root", "stat",    "status", "task"};
+    char path[256], to[64], program[256] = "";
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        snprintf(path, sizeof(path), "%s/%d/%s", t->root, (int)pid, names[i]);
+        snprintf(to, sizeof(to), "/proc/%d/%s", (int)pid, names[i]);
+        /* Whoever asks where it leads to means the program. */
+        if (strcmp(names[i], "exe") == 0)
+            assert_true(readlink(to, program, sizeof(program) - 1) > 0);
+        assert_int_equal(i ? symlink(program[0] ? program : to, path) : mkdir(path, 0755), 0);
+        program[0] = '\0';
+    }
+    put_cgroup(t, pid, id);
+}
+
 void tree_put(const struct tree *t, const struct tree_process *p)
 {
     char path[256], name[64];
@@ -97,10 +122,7 @@ void tree_put(const struct tree *t, const struct tree_process *p)
     buf_appendf(&text, "NSpid:\t%d\t%d\n", (int)p->pid, p->container_pid);
     snprintf(name, sizeof(name), "%d/status", (int)p->pid);
     tree_put_file(t, name, text.ptr, text.len, 0644);
-    buf_clear(&text);
-    buf_appendf(&text, "0::/kubepods/burstable/pod1/%s\n", p->id);
-    snprintf(name, sizeof(name), "%d/cgroup", (int)p->pid);
-    tree_put_file(t, name, text.ptr, text.len, 0644);
+    put_cgroup(t, p->pid, p->id);
     snprintf(name, sizeof(name), "%d/cmdline", (int)p->pid);
     tree_put_file(t, name, p->command, strlen(p->command), 0644);
     snprintf(name, sizeof(name), "%d/maps", (int)p->pid);

@@ -25,5 +25,7 @@ struct tree_process {
 void tree_create(struct tree *t);
 void tree_destroy(struct tree *t);
 void tree_put(const struct tree *t, const struct tree_process *p); /* or replaces it */
+/* A process that lives: all as the kernel tells it, but for the container. */
+void tree_put_living(const struct tree *t, pid_t pid, const char *id);
 void tree_remove(const struct tree *t, pid_t pid);
 void tree_put_file(const struct tree *t, const char *name, const void *bytes, size_t len, int mode);
