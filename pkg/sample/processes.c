@@ -200,6 +200,7 @@ static void add_child(struct processes *ps, const struct process *parent, pid_t 
     if (!p)
         return;
     ps->at[ps->n++] = p;
+    ps->held++;
     try_open(ps, p, parent);
 }
 

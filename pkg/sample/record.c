@@ -13,7 +13,9 @@
 
 #define NS         INT64_C(1000000000)
 #define NAP_NS     (NS / 10) /* the longest sleep between two looks at `stop` */
-#define SWEEP_NS   (NS / 4)
+#define SWEEP_NS   (NS / 50) /* between looks for children, while there are new ones */
+#define SWEEP_MOST (NS / 4)
+#define SWEEP_REST 20         /* times the processor time of the last one, at least */
 #define ROUND_NS   NS         /* for one look at all processes */
 #define WATCHED_NS (NS / 100) /* in which no number of a process comes round */
 #define REST       9      /* times as long as it took rests what takes all the time that it may */
@@ -33,6 +35,7 @@ struct record {
     struct processes processes;
     size_t first;       /* whom the next look begins with */
     int64_t watched_ns; /* when it was last known who has ended */
+    int64_t sweep_at, sweep_ns;
     struct random_seeded random;
     atomic_bool stop;
     struct record_result result;
@@ -208,6 +211,7 @@ static struct record *new_record(const struct record_options *options, struct pr
     if (!r->options.time)
         r->options.time = &record_time_system;
     r->profile = profile;
+    r->sweep_ns = SWEEP_NS;
     r->arena = arena_create(0);
     r->labels = map_create();
     r->others.thread = SAMPLE_NO_ID;
@@ -356,9 +360,22 @@ static bool sweep_due(const struct record *r)
     return r->options.subprocesses || (ps->n && !ps->at[0]->target);
 }
 
+/* Who has begun one may soon begin the next, each for a moment only. */
+static void sweep(struct record *r, int64_t now)
+{
+    struct processes *ps = &r->processes;
+    int64_t begun = clock_read_ns(CLOCK_THREAD_CPUTIME_ID), before = ps->held;
+    processes_sweep(ps, r->options.subprocesses);
+    int64_t rest = (clock_read_ns(CLOCK_THREAD_CPUTIME_ID) - begun) * SWEEP_REST;
+    r->sweep_ns = ps->held > before ? SWEEP_NS : 2 * r->sweep_ns;
+    r->sweep_ns = r->sweep_ns > rest ? r->sweep_ns : rest;
+    r->sweep_ns = r->sweep_ns < SWEEP_MOST ? r->sweep_ns : SWEEP_MOST;
+    r->sweep_at = now + r->sweep_ns;
+}
+
 void record_run(struct record *r)
 {
-    int64_t start = now_ns(r), next = start, sweep_at = start, told = start;
+    int64_t start = now_ns(r), next = start, told = start;
     int64_t end = r->options.duration_ms ? start + r->options.duration_ms * 1000000 : INT64_MAX;
     int64_t interval = NS / r->options.rate;
     struct slices slices = slices_shorten();
@@ -381,10 +398,8 @@ void record_run(struct record *r)
         if (r->result.hopeless)
             break;
         int64_t now = now_ns(r);
-        if (now >= sweep_at && sweep_due(r)) {
-            processes_sweep(&r->processes, r->options.subprocesses);
-            sweep_at = now + SWEEP_NS;
-        }
+        if (now >= r->sweep_at && sweep_due(r))
+            sweep(r, now);
         if (r->options.progress && now - told > NAP_NS) {
             told = now;
             r->options.progress(r->options.context);

@@ -27,8 +27,8 @@ struct processes {
     struct process *at[RECORD_PROCESSES_MAX];
     struct pollfd fds[RECORD_PROCESSES_MAX]; /* of the processes, in the same order */
     size_t n, next;                          /* next: whom the next sweep begins with */
-    int64_t sampled;
-    bool left_out;             /* children, for want of room or descriptors */
+    int64_t sampled, held;                   /* how many there were of targets, and of processes */
+    bool left_out;                           /* children, for want of room or descriptors */
     char without_tasks[16];    /* version of the first that shows none, though asked for */
     struct sample_counts gone; /* of targets that are closed */
 };

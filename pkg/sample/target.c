@@ -9,7 +9,7 @@
 #include "sample/core.h"
 #include "sample/threads.h"
 
-#define OPEN_TRIES 100 /* 10 ms apart: it may just have been started */
+#define OPEN_TRIES 100          /* 10 ms apart: it may just have been started */
 #define COPY_KEPT  (256u << 10) /* bytes of the copy of a stack that stay from look to look */
 #define ATTACHED   (1u << 4)    /* status: may run Python code; with a lock only its holder is */
 

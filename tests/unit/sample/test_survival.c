@@ -161,6 +161,33 @@ static void test_fork_storm(void **state)
     buf_finish(&o.raw);
 }
 
+/* One after the other, each for 100 ms: with four looks for children a second most would be missed.
+ */
+static void test_short_children(void **state)
+{
+    (void)state;
+    pid_t pid = family_start("import os, time\n"
+                             "def work():\n"
+                             "    end = time.perf_counter() + 0.1\n"
+                             "    while time.perf_counter() < end: pass\n"
+                             "print('ready', flush=1)\n"
+                             "while True:\n"
+                             "    child = os.fork()\n"
+                             "    if child == 0:\n"
+                             "        work()\n"
+                             "        os._exit(0)\n"
+                             "    os.waitpid(child, 0)\n",
+                             NULL);
+    struct outcome o = sampled(
+        pid, &(struct record_options){.rate = 100, .duration_ms = 3000, .subprocesses = true});
+    int64_t work = count_of(buf_cstr(&o.raw), "work (");
+    print_message("%d samples of %d processes in %d looks\n", (int)work, (int)o.result.processes,
+                  (int)o.result.looks);
+    assert_true(work * 3 >= o.result.looks);
+    buf_finish(&o.raw);
+    family_end(pid);
+}
+
 /* More that stay than are followed, each the child of another. */
 static void test_deep_family(void **state)
 {
@@ -330,7 +357,7 @@ int main(void)
         cmocka_unit_test(test_exec_other),   cmocka_unit_test(test_fork_storm),
         cmocka_unit_test(test_deep_family),  cmocka_unit_test(test_stopped),
         cmocka_unit_test(test_frozen),       cmocka_unit_test(test_many_threads),
-        cmocka_unit_test(test_thread_churn),
+        cmocka_unit_test(test_thread_churn), cmocka_unit_test(test_short_children),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
