@@ -24,6 +24,25 @@ static const char *own_words(const struct pyspy_output *o)
     return o->error[0] ? o->error : o->last[0] ? o->last : "it said nothing";
 }
 
+bool pyspy_was_cut(int wait_status)
+{
+    return WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGXFSZ;
+}
+
+static void judge_size(const struct pyspy_facts *f, struct outcome *ret)
+{
+    if (f->full)
+        outcome_set(ret, REASON_RESULT_TOO_LARGE,
+                    "py-spy's profile: %s; the %lld samples that fit "
+                    "are kept",
+                    f->full, (long long)f->samples);
+    else
+        outcome_set(ret, REASON_RESULT_TOO_LARGE,
+                    "py-spy's profile is larger than %u MiB; sample for a shorter time or at a "
+                    "lower rate; the %lld samples that fit are kept",
+                    PYSPY_OUTPUT_MAX >> 20, (long long)f->samples);
+}
+
 static void judge_samples(const struct pyspy_facts *f, struct outcome *ret)
 {
     if (f->output->process_exited)
@@ -40,12 +59,7 @@ static void judge_samples(const struct pyspy_facts *f, struct outcome *ret)
 static void judge_signal(const struct pyspy_facts *f, struct outcome *ret)
 {
     int signo = WTERMSIG(f->wait_status);
-    if (signo == SIGXFSZ)
-        outcome_set(ret, REASON_RESULT_TOO_LARGE,
-                    "py-spy's profile is larger than %u MiB; sample for a shorter time or at a "
-                    "lower rate",
-                    PYSPY_OUTPUT_MAX >> 20);
-    else if (f->timed_out)
+    if (f->timed_out)
         outcome_set(ret, REASON_PROFILER_FAILED,
                     "py-spy did not end in time and was killed; its last line: %s",
                     own_words(f->output));
@@ -109,6 +123,8 @@ void pyspy_judge(const struct pyspy_facts *f, struct outcome *ret)
                     (long long)f->samples);
     else if (f->output->started && !f->attached)
         outcome_set(ret, REASON_PROCESS_EXITED, "the process ended before sampling began");
+    else if (f->full || pyspy_was_cut(f->wait_status))
+        judge_size(f, ret);
     else if (f->samples > 0)
         judge_samples(f, ret);
     else if (f->target_exited || f->output->process_exited)

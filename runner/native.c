@@ -96,6 +96,7 @@ int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *
         .nonblocking = sampling->nonblocking,
         .command_lines = sampling->command_lines,
         .hopeless = sampling->engine == ENGINE_AUTO ? HOPELESS : 0,
+        .parts = run->chosen.len,
     };
     _cleanup_(record_destroyp) struct record *record = NULL;
     int r = record_create(run->proc, pid, &options, profile, &record, err);
@@ -168,7 +169,9 @@ void native_judge(const struct native_facts *f, struct outcome *ret)
                     "the process is stopped (state T); %lld samples until then are kept", samples);
     else if (f->result->full)
         outcome_set(ret, REASON_RESULT_TOO_LARGE,
-                    "more different stacks than fit; sample for a shorter time, or by function");
+                    "more different stacks than fit; %lld samples until then are kept; sample for "
+                    "a shorter time, or by function",
+                    samples);
     else if (f->result->replaced)
         outcome_set(ret, REASON_PROCESS_EXITED,
                     "the process runs another program now, which is no Python; %lld samples until "

@@ -11,7 +11,7 @@
 #define PYSPY_ARGUMENTS_MAX 32
 #define PYSPY_OUTPUT_FD     SPAWN_FD /* in the child: where its profile goes */
 #define PYSPY_LINE_MAX      1024
-#define PYSPY_OUTPUT_MAX    (64u << 20) /* bytes of its profile */
+#define PYSPY_OUTPUT_MAX    (64u << 20) /* bytes of its profile, of several together */
 
 /* What to ask for. */
 struct pyspy_request {
@@ -63,10 +63,13 @@ struct pyspy_facts {
     int64_t looks;   /* samples of one thread that there could be in the time that it ran */
     const char *accuracy;
     const char *unreadable; /* why its profile could not be read; NULL: it could */
+    const char *full;       /* why only a part of it was; NULL: all was */
     bool cancelled, timed_out;
     bool target_exited, target_stopped;
     bool attached; /* the target lived when sampling had begun: it is the one that was chosen */
 };
+/* Its profile would have become larger than it may. */
+bool pyspy_was_cut(int wait_status);
 void pyspy_judge(const struct pyspy_facts *facts, struct outcome *ret);
 
 /* Takes the command lines out of what --subprocesses recorded as raw: `process 7:"python app.py
@@ -75,7 +78,8 @@ void pyspy_judge(const struct pyspy_facts *facts, struct outcome *ret);
 void scrub_raw(struct str text, struct buf *out);
 
 /* Starts it: minimal environment, no descriptor but 0 to 3, no capability but what tracing needs,
- * killed when we die. output, pipe: descriptors that stay the caller's. join: pidfd of the process
- * whose PID namespace to enter, or -1. ERR_FORBIDDEN: a namespace may not be entered. */
-int pyspy_spawn(const struct pyspy_arguments *arguments, int output, int pipe, int join, pid_t *ret,
-                struct err *err);
+ * killed when we die. output takes output_max bytes. output, pipe: descriptors that stay the
+ * caller's. join: pidfd of the process whose PID namespace to enter, or -1. ERR_FORBIDDEN: a
+ * namespace may not be entered. */
+int pyspy_spawn(const struct pyspy_arguments *arguments, int output, uint64_t output_max, int pipe,
+                int join, pid_t *ret, struct err *err);

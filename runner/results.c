@@ -2,7 +2,7 @@
 #include "runner/run.h"
 
 #define TEXT_MAX   (900 << 10) /* stored as it is; larger is gzipped */
-#define FORMAT_MAX (64 << 20)  /* before gzip */
+#define FORMAT_MAX (48 << 20)  /* before gzip */
 
 struct format {
     const char *key, *media_type;
@@ -35,9 +35,20 @@ static void pack_finish(struct pack *p)
         buf_finish(&p->items[i].stored);
 }
 
-static int gzip(struct packed *p, struct err *err)
+/* Once is enough to tell. */
+static void leave_out(struct run *run, const char *name, const char *why)
 {
-    struct buf out = BUF_INIT(FORMAT_MAX);
+    if (run->outcome.reason != REASON_RESULT_TOO_LARGE)
+        outcome_set(&run->outcome, REASON_RESULT_TOO_LARGE,
+                    "%s: %s; output.s3 would take it, or fewer formats, a shorter duration, a "
+                    "lower rate",
+                    name, why);
+}
+
+/* Of what does not fit alone no more is kept than it takes to know. */
+static int gzip(struct run *run, struct packed *p, struct err *err)
+{
+    struct buf out = BUF_INIT((size_t)run->task.max_result_bytes);
     int r = profile_gzip(buf_str(&p->stored), &out, err);
     if (r < 0) {
         buf_finish(&out);
@@ -49,21 +60,31 @@ static int gzip(struct packed *p, struct err *err)
     return 0;
 }
 
-static int make(struct run *run, enum profile_format format, struct pack *pack, struct err *err)
+static int make(struct run *run, enum profile_format format, struct packed *p, struct err *err)
 {
-    struct packed *p = &pack->items[pack->len];
     *p = (struct packed){.format = &formats[format],
                          .name = profile_format_names[format],
                          .stored = BUF_INIT(FORMAT_MAX)};
-    pack->len++;
     int r = formats[format].write(run->profile, &p->stored, err);
     if (r < 0)
         return r;
     /* What is no UTF-8 cannot be a text in JSON; the writers see to that, a hash must not depend on
      * it. */
     if (p->stored.len > TEXT_MAX || !str_is_utf8(buf_str(&p->stored)))
-        return gzip(p, err);
+        return gzip(run, p, err);
     return 0;
+}
+
+static void add(struct run *run, enum profile_format format, struct pack *pack)
+{
+    struct packed p;
+    struct err err = ERR_INIT;
+    if (make(run, format, &p, &err) == 0) {
+        pack->items[pack->len++] = p;
+        return;
+    }
+    buf_finish(&p.stored);
+    leave_out(run, p.name, err.message);
 }
 
 static size_t total(const struct pack *pack)
@@ -87,13 +108,8 @@ static struct packed *largest(struct pack *pack, bool text_only)
     return best;
 }
 
-static void drop(struct run *run, struct pack *pack, struct packed *p)
+static void drop(struct pack *pack, struct packed *p)
 {
-    if (run->outcome.reason != REASON_RESULT_TOO_LARGE)
-        outcome_set(&run->outcome, REASON_RESULT_TOO_LARGE,
-                    "%s: %zu bytes compressed, with %lld for all formats in one object; output.s3 "
-                    "would take it, or fewer formats, a shorter duration, a lower rate",
-                    p->name, p->stored.len, (long long)run->task.max_result_bytes);
     buf_finish(&p->stored);
     size_t index = (size_t)(p - pack->items);
     pack->len--;
@@ -102,23 +118,24 @@ static void drop(struct run *run, struct pack *pack, struct packed *p)
 
 /* All files share the object: texts are compressed, the largest first, until they fit; what does
  * not fit even so is left out, and the outcome says so. */
-static int fit(struct run *run, struct pack *pack, struct err *err)
+static void fit(struct run *run, struct pack *pack)
 {
     size_t max = (size_t)run->task.max_result_bytes;
     while (total(pack) > max) {
         struct packed *p = largest(pack, true);
-        if (p) {
-            int r = gzip(p, err);
-            if (r < 0)
-                return r;
+        struct err err = ERR_INIT;
+        if (p && gzip(run, p, &err) == 0)
             continue;
+        if (!p) {
+            p = largest(pack, false);
+            err_set(&err, ERR_TOO_LARGE,
+                    "%zu bytes compressed, with %zu for all formats in one "
+                    "object",
+                    p->stored.len, max);
         }
-        p = largest(pack, false);
-        if (!p)
-            break;
-        drop(run, pack, p);
+        leave_out(run, p->name, err.message);
+        drop(pack, p);
     }
-    return 0;
 }
 
 static void add_file(struct run *run, struct packed *p, struct upload_file *ret)
@@ -163,19 +180,11 @@ static void describe(struct run *run)
 int run_make_results(struct run *run)
 {
     _cleanup_(pack_finish) struct pack pack = {0};
-    struct err err = ERR_INIT;
     describe(run);
-    for (int f = 0; f < FORMAT_COUNT; f++) {
-        if (!(run->task.formats & 1u << f))
-            continue;
-        int r = make(run, (enum profile_format)f, &pack, &err);
-        if (r < 0)
-            return run_fail(run,
-                            r == ERR_TOO_LARGE ? REASON_RESULT_TOO_LARGE : REASON_PROFILER_FAILED,
-                            "%s: %s", profile_format_names[f], err.message);
-    }
-    if (fit(run, &pack, &err) < 0)
-        return run_fail(run, REASON_PROFILER_FAILED, "compress: %s", err.message);
+    for (int f = 0; f < FORMAT_COUNT; f++)
+        if (run->task.formats & 1u << f)
+            add(run, (enum profile_format)f, &pack);
+    fit(run, &pack);
     if (pack.len == 0)
         return -1;
     struct upload_file *files = arena_array(run->arena, pack.len, sizeof(*files));

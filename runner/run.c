@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -195,17 +196,41 @@ static int read_task(struct run *run)
     return 0;
 }
 
+/* Together with the writers', the samplers' and py-spy's memory below 200 of the 256 MiB that the
+ * container has: tests/bench/runner/memory.c. */
+#define FRAMES_MAX  250000
+#define TEXT_MAX    ((size_t)16 << 20)
+#define SAMPLES_MAX 500000
+#define NODES_MAX   1000000
+
+struct profile *run_create_profile(struct run *run, bool of_sampler)
+{
+    /* Merging puts a root under each process and before the names of its threads. */
+    size_t more = of_sampler ? 0 : 1;
+    return profile_create(&(struct profile_limits){
+        .max_frames = FRAMES_MAX + more * RUN_PROCESSES_MAX,
+        .max_text = TEXT_MAX + (more << 20),
+        .max_samples = SAMPLES_MAX,
+        .max_nodes = NODES_MAX + more * RUN_PROCESSES_MAX,
+        .max_input = PYSPY_OUTPUT_MAX,
+        .room = of_sampler ? &run->room : NULL,
+    });
+}
+
 int run_set_up(struct run *run, const struct options *options)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGCHLD, 0};
     struct err err = ERR_INIT;
+    /* What is large goes back to the system as soon as it is free; by default, less and less. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
     *run = (struct run){
         .options = options,
         .arena = arena_create(0),
         .proc = -1,
-        .profile = profile_create(NULL),
+        .room = {FRAMES_MAX, TEXT_MAX, SAMPLES_MAX, NODES_MAX},
         .accuracy = "",
     };
+    run->profile = run_create_profile(run, false);
     if (loop_create(&clock_system, &run->loop, &err) < 0 ||
         loop_signals(run->loop, signals, on_signal, run, &err) < 0)
         return run_fail(run, REASON_PROFILER_FAILED, "%s", err.message);
@@ -238,6 +263,10 @@ int run_main(const struct options *options)
         r = steps[i](&run);
     write_summary(&run);
     int status = run.receipt ? 0 : 1;
+    /* A thread that was left behind may still use what is here: it ends with the process. */
+    for (size_t i = 0; i < run.n_samplers; i++)
+        if (run.samplers[i].abandoned)
+            _exit(status);
     run_finish(&run);
     return status;
 }

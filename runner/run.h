@@ -60,6 +60,7 @@ struct run {
     struct sampler *engine_from; /* whose engine speaks for all; NULL: none was taken */
     bool engines_differ;
 
+    struct profile_room room; /* for the samplers' profiles */
     struct profile *profile;  /* everything sampled */
     int64_t start_ms, end_ms; /* wall */
     struct upload upload;     /* contents as they are stored, without digests */
@@ -74,6 +75,10 @@ int run_fail(struct run *run, int reason, const char *format, ...)
 /* Lets the loop run until done(context) or SIGTERM or ms have passed (-1: without an end). True
  * when done. */
 bool run_wait(struct run *run, bool (*done)(void *context), void *context, int64_t ms);
+
+/* A profile that fits into the container's memory: for everything, or for one sampler, which shares
+ * what there is with the others. */
+struct profile *run_create_profile(struct run *run, bool of_sampler);
 
 /* Peak in bytes of what samples: this program and the py-spys that it started. They need not
  * coincide, so this is an upper bound; what hands the results in comes later and is not in it. */

@@ -1,6 +1,7 @@
 /* Samples the chosen processes, one py-spy each, at the same time; merges what they bring. */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -42,8 +43,26 @@ static void judge_all(struct run *run)
     }
 }
 
-static int merge(struct run *run)
+/* One of them at a time is there twice; a single one never is. */
+void sampler_hand_over(struct sampler *s, struct str prefix)
 {
+    struct run *run = s->run;
+    struct err err = ERR_INIT;
+    if (run->n_samplers == 1) {
+        profile_destroy(run->profile);
+        run->profile = TAKE(s->profile);
+        return;
+    }
+    if (profile_merge(run->profile, s->profile, prefix, &err) < 0)
+        outcome_set(&s->outcome, REASON_RESULT_TOO_LARGE,
+                    "%s, with the other processes; what fits is kept", err.message);
+    profile_destroy(TAKE(s->profile));
+    malloc_trim(0);
+}
+
+static void merge(struct run *run)
+{
+    malloc_trim(0); /* of what the samplers had */
     for (size_t i = 0; i < run->n_samplers; i++) {
         struct sampler *s = &run->samplers[i];
         sampler_collect(s);
@@ -54,9 +73,7 @@ static int merge(struct run *run)
                     ? str_of(arena_printf(run->arena, "process %lld:\"%.*s\"",
                                           (long long)s->status.pid, STR_ARG(s->status.command)))
                     : str_of(arena_printf(run->arena, "process %lld", (long long)s->status.pid));
-        struct err err = ERR_INIT;
-        if (profile_merge(run->profile, s->profile, prefix, &err) < 0)
-            return run_fail(run, REASON_RESULT_TOO_LARGE, "%s", err.message);
+        sampler_hand_over(s, prefix);
         log_info("sampled", LOG_I("hostPID", s->status.host_pid), LOG_I("pid", s->status.pid),
                  LOG_S("python", s->status.python_version),
                  LOG_C("engine", sampling_engine_names[s->engine]),
@@ -67,7 +84,6 @@ static int merge(struct run *run)
                  LOG_C("reason", profile_reason_names[s->outcome.reason]),
                  LOG_C("message", s->outcome.message));
     }
-    return 0;
 }
 
 /* They differ where a container holds several versions of Python: then the narrower accuracy
@@ -129,9 +145,7 @@ int run_sample(struct run *run)
     }
     run->end_ms = clock_wall_ms(&clock_system);
     sum_up_engines(run);
-    int r = merge(run);
-    if (r < 0)
-        return r;
+    merge(run);
     judge_all(run);
     if (run->cancelled)
         return run_fail(run, REASON_CANCELLED, "cancelled after %lld samples; they are not stored",

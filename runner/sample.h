@@ -59,4 +59,6 @@ void sampler_cancel(struct sampler *s);
 void sampler_reaped(struct sampler *s, int wait_status, int64_t max_memory);
 /* Reads the profile and judges; ends the state machine's work. After SAMPLER_ENDED. */
 void sampler_collect(struct sampler *s);
+/* Its profile becomes part of the run's. prefix: a root frame put under each stack, "" for none. */
+void sampler_hand_over(struct sampler *s, struct str prefix);
 void sampler_finish(struct sampler *s);

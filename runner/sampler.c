@@ -72,7 +72,7 @@ static void abandon(struct sampler *s)
 {
     native_abandon(s->native);
     s->abandoned = TAKE(s->native);
-    s->profile = profile_create(NULL);
+    s->profile = run_create_profile(s->run, true);
     release(s);
     end_early(s, REASON_PROFILER_FAILED,
               "reading the process's memory does not come back; what was sampled is lost");
@@ -171,7 +171,7 @@ static int spawn_pyspy(struct sampler *s, struct err *err)
     pyspy_make_arguments(run->arena, run->options->py_spy, sampling, &request, &s->arguments);
     s->accuracy = s->arguments.accuracy;
 
-    s->profile_fd = memfd_create("profile", MFD_CLOEXEC);
+    s->profile_fd = memfd_create("profile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (s->profile_fd < 0)
         return err_set_errno(err, errno, "memory for the profile");
     int pipe_fds[2];
@@ -180,8 +180,8 @@ static int spawn_pyspy(struct sampler *s, struct err *err)
     s->output_watch.fd = pipe_fds[0];
     /* Its own end may block: it waits for us, not the other way round. */
     fcntl(pipe_fds[1], F_SETFL, 0);
-    int r = pyspy_spawn(&s->arguments, s->profile_fd, pipe_fds[1], join ? s->handle.pidfd : -1,
-                        &s->child, err);
+    int r = pyspy_spawn(&s->arguments, s->profile_fd, PYSPY_OUTPUT_MAX / run->chosen.len,
+                        pipe_fds[1], join ? s->handle.pidfd : -1, &s->child, err);
     close(pipe_fds[1]);
     return r;
 }
@@ -290,7 +290,7 @@ void sampler_start(struct sampler *s, struct run *run, const struct candidate *c
         .target_watch = {.fd = -1, .ready = on_target_exit},
         .deadline = {.fire = on_deadline},
         .look = {.fire = on_look},
-        .profile = profile_create(NULL),
+        .profile = run_create_profile(run, true),
     };
     pyspy_output_init(&s->output);
     s->status = (struct process_status){
@@ -333,7 +333,7 @@ static void take_over(struct sampler *s, const struct record_result *result)
     native_destroy(s->native);
     s->native = NULL;
     profile_destroy(s->profile);
-    s->profile = profile_create(NULL);
+    s->profile = run_create_profile(s->run, true);
     int64_t left = s->duration_ms - (s->ended_ms - s->began_ms);
     s->duration_ms = left > TAKEOVER_MIN_MS ? left : TAKEOVER_MIN_MS;
     s->began_ms = 0;
@@ -428,34 +428,39 @@ void sampler_reaped(struct sampler *s, int wait_status, int64_t max_memory)
     s->state = SAMPLER_ENDED;
 }
 
-static int read_profile(struct sampler *s, struct buf *text, struct err *err)
+static void unmap(struct str *text)
+{
+    if (text->len)
+        munmap((void *)(uintptr_t)text->ptr, text->len);
+    *text = STR_NULL;
+}
+
+/* Mapped, so that it is in memory once; sealed, so that it stays as long as it is. */
+static int map_profile(struct sampler *s, struct str *ret, struct err *err)
 {
     struct stat st;
-    if (fstat(s->profile_fd, &st) < 0)
+    if (fcntl(s->profile_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_WRITE) < 0 ||
+        fstat(s->profile_fd, &st) < 0)
         return err_set_errno(err, errno, "look at py-spy's profile");
-    char *to = buf_reserve(text, (size_t)st.st_size);
-    if (!to)
-        return buf_error(text, "py-spy's profile", err);
-    while (text->len < (size_t)st.st_size) {
-        ssize_t n = pread(s->profile_fd, text->ptr + text->len, (size_t)st.st_size - text->len,
-                          (off_t)text->len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return err_set_errno(err, errno, "read py-spy's profile");
-        text->len += (size_t)n;
-    }
-    text->ptr[text->len] = '\0';
+    size_t len = (size_t)st.st_size;
+    const char *at =
+        len ? mmap(NULL, len, PROT_READ, MAP_PRIVATE | MAP_POPULATE, s->profile_fd, 0) : NULL;
+    if (at == MAP_FAILED)
+        return err_set_errno(err, errno, "map py-spy's profile");
+    close(s->profile_fd);
+    s->profile_fd = -1;
+    *ret = (struct str){at, len};
     return 0;
 }
 
 static int parse_profile(struct sampler *s, struct err *err)
 {
     const struct sampling_spec *sampling = &s->run->task.sampling;
-    _cleanup_(buf_finish) struct buf text = BUF_INIT(PYSPY_OUTPUT_MAX);
-    int r = read_profile(s, &text, err);
+    _cleanup_(unmap) struct str mapped = STR_NULL;
+    int r = map_profile(s, &mapped, err);
     if (r < 0)
         return r;
+    struct str text = mapped;
     /* Without samples raw is empty, but speedscope is not. */
     if (text.len == 0)
         return s->ordered && WIFEXITED(s->wait_status) && WEXITSTATUS(s->wait_status) == 0
@@ -465,11 +470,14 @@ static int parse_profile(struct sampler *s, struct err *err)
     if (!sampling->command_lines)
         profile_scrub_process_frames(s->profile);
     if (s->ordered)
-        return profile_read_speedscope(s->profile, buf_str(&text), err);
+        return profile_read_speedscope(s->profile, text, err);
+    if (pyspy_was_cut(s->wait_status))
+        text.len = (size_t)(str_rfind_char(text, '\n') + 1);
     if (sampling->command_lines || !sampling->subprocesses || s->run->chosen.len > 1)
-        return profile_read_raw(s->profile, buf_str(&text), err);
+        return profile_read_raw(s->profile, text, err);
     _cleanup_(buf_finish) struct buf clean = BUF_INIT(PYSPY_OUTPUT_MAX);
-    scrub_raw(buf_str(&text), &clean);
+    scrub_raw(text, &clean);
+    unmap(&mapped);
     r = buf_error(&clean, "py-spy's profile", err);
     return r < 0 ? r : profile_read_raw(s->profile, buf_str(&clean), err);
 }
@@ -485,10 +493,11 @@ void sampler_collect(struct sampler *s)
     const struct sampling_spec *sampling = &s->run->task.sampling;
     struct err err = ERR_INIT;
     int r = parse_profile(s, &err);
-    if (r < 0 || !s->attached) {
+    bool full = r == ERR_TOO_LARGE;
+    if ((r < 0 && !full) || !s->attached) {
         /* Half-read, or of whoever got the number next. */
         profile_destroy(s->profile);
-        s->profile = profile_create(NULL);
+        s->profile = run_create_profile(s->run, true);
     }
     int64_t ran_ms = s->began_ms ? s->ended_ms - s->began_ms : 0;
     int64_t looks = sampling->rate * ran_ms / 1000;
@@ -499,7 +508,8 @@ void sampler_collect(struct sampler *s)
         .samples = profile_samples(s->profile),
         .looks = looks < most ? looks : most,
         .accuracy = s->accuracy,
-        .unreadable = r < 0 ? err.message : NULL,
+        .unreadable = r < 0 && !full ? err.message : NULL,
+        .full = full ? err.message : NULL,
         .cancelled = s->cancelled,
         .timed_out = s->timed_out,
         .target_exited = s->target_exited,

@@ -157,8 +157,8 @@ int spawn_program(const struct spawn *s, pid_t *ret, struct err *err)
     return 0;
 }
 
-int pyspy_spawn(const struct pyspy_arguments *arguments, int output, int pipe, int join, pid_t *ret,
-                struct err *err)
+int pyspy_spawn(const struct pyspy_arguments *arguments, int output, uint64_t output_max, int pipe,
+                int join, pid_t *ret, struct err *err)
 {
     static const char *const environment[] = {"RUST_BACKTRACE=0", "RUST_LOG=off", "LC_ALL=C.UTF-8",
                                               NULL};
@@ -170,7 +170,7 @@ int pyspy_spawn(const struct pyspy_arguments *arguments, int output, int pipe, i
         .output = pipe,
         .complaints = STDERR_FILENO,
         .capabilities = CAPABILITY_BIT(CAP_SYS_PTRACE) | CAPABILITY_BIT(CAP_DAC_READ_SEARCH),
-        .file_max = PYSPY_OUTPUT_MAX,
+        .file_max = output_max,
         .join = join,
     };
     return spawn_program(&s, ret, err);

@@ -4,7 +4,6 @@
 #include <stdint.h>
 
 #include "base/alloc.h"
-#include "base/map_internal.h"
 #include "base/random.h"
 
 struct entry {

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/cleanup.h"
 #include "base/str.h"
@@ -27,3 +28,6 @@ struct map_iter {
     void *value;
 };
 bool map_next(const struct map *m, struct map_iter *it);
+
+/* The map's hash, SipHash-1-3, for tables of another shape. */
+uint64_t map_siphash13(const uint64_t key[2], struct str s);

@@ -109,7 +109,7 @@ static void put_samples(struct buf *out, int64_t n)
 static void put_frame(struct drawing *d, uint32_t n, int depth, int64_t x)
 {
     const struct tree_node *node = &d->t->nodes[n];
-    struct str label = n ? d->t->labels[node->key.b] : STR("all");
+    struct str label = n ? d->t->labels.items[node->key.b] : STR("all");
     int64_t all = d->t->nodes[0].total;
     double room = STATIC_WIDTH * (double)node->total / (double)all - 7;
 

@@ -72,7 +72,7 @@ void labels_init(struct labels *l, const struct profile *p)
 
     *l = (struct labels){0};
     for (size_t i = 0; i < p->n_frames; i++) {
-        struct str file = p->frames[i].file;
+        struct str file = profile_frame_at(p, i).file;
 
         if (label_origin(file) != LABEL_APPLICATION)
             continue;

@@ -11,7 +11,7 @@ void *grow(void *array, size_t *cap, size_t need, size_t size)
 {
     if (array && need <= *cap)
         return array;
-    size_t n = *cap ? *cap * 2 : 64;
+    size_t n = *cap ? *cap * 2 : 8;
     if (n < need)
         n = need;
     *cap = n;
@@ -102,9 +102,11 @@ struct profile *profile_create(const struct profile_limits *limits)
         .max_samples = or_default(l->max_samples, 4000000),
         .max_nodes = or_default(l->max_nodes, 2000000),
         .max_input = or_default(l->max_input, (size_t)64 << 20),
+        .room = l->room,
     };
-    p->arena = arena_create(0);
-    p->frame_index = map_create();
+    texts_init(&p->texts);
+    pairs_init(&p->place_index);
+    pairs_init(&p->frame_index);
     p->thread_index = map_create();
     pairs_init(&p->node_index);
     pairs_init(&p->tally_index);
@@ -116,22 +118,37 @@ struct profile *profile_create(const struct profile_limits *limits)
     return p;
 }
 
+static void give_back(const struct profile *p)
+{
+    struct profile_room *room = p->limits.room;
+
+    if (!room)
+        return;
+    atomic_fetch_add(&room->frames, p->n_frames);
+    atomic_fetch_add(&room->text, p->texts.bytes);
+    atomic_fetch_add(&room->samples, p->n_runs);
+    atomic_fetch_add(&room->nodes, p->n_nodes - 1);
+}
+
 void profile_destroy(struct profile *p)
 {
     if (!p)
         return;
+    give_back(p);
     for (size_t i = 0; i < p->n_threads; i++)
         free(p->threads[i].runs);
     free(p->threads);
+    texts_finish(&p->texts);
+    pairs_finish(&p->place_index);
+    pairs_finish(&p->frame_index);
+    free(p->places);
     free(p->frames);
     free(p->nodes);
     free(p->recent);
     pairs_finish(&p->node_index);
     pairs_finish(&p->tally_index);
     free(p->tallies);
-    map_destroy(p->frame_index);
     map_destroy(p->thread_index);
-    arena_destroy(p->arena);
     free(p->title);
     free(p->note);
     free(p);
@@ -157,6 +174,50 @@ static struct str scrubbed(struct str function)
     return str_sub(function, 0, i);
 }
 
+#define ROOM(p, what) ((p)->limits.room ? &(p)->limits.room->what : NULL)
+
+static bool take(atomic_size_t *room, size_t n)
+{
+    size_t left = room ? atomic_load(room) : 0;
+
+    while (room && left >= n)
+        if (atomic_compare_exchange_weak(room, &left, left - n))
+            return true;
+    return !room;
+}
+
+static int add_text(struct profile *p, struct str text, uint32_t *ret, struct err *err)
+{
+    *ret = texts_find(&p->texts, text);
+    if (*ret != TEXT_NONE)
+        return 0;
+    if (text.len > p->limits.max_text - p->texts.bytes || !take(ROOM(p, text), text.len))
+        return err_set(err, ERR_TOO_LARGE, "names and files of more than %zu bytes",
+                       p->limits.max_text);
+    *ret = texts_add(&p->texts, text);
+    return 0;
+}
+
+static int add_place(struct profile *p, struct str function, struct str file, uint32_t *ret,
+                     struct err *err)
+{
+    struct place new;
+    int r = add_text(p, function, &new.key.a, err);
+
+    if (!r)
+        r = add_text(p, file, &new.key.b, err);
+    if (r)
+        return r;
+    *ret = pairs_find(&p->place_index, p->places, sizeof(*p->places), new.key.a, new.key.b);
+    if (*ret != NODE_NONE)
+        return 0;
+    p->places = grow(p->places, &p->places_cap, p->n_places + 1, sizeof(*p->places));
+    p->places[p->n_places] = new;
+    pairs_add(&p->place_index, p->places, sizeof(*p->places), (uint32_t)p->n_places);
+    *ret = (uint32_t)p->n_places++;
+    return 0;
+}
+
 int profile_add_frame(struct profile *p, const struct profile_frame *frame, uint32_t *ret,
                       struct err *err)
 {
@@ -164,36 +225,30 @@ int profile_add_frame(struct profile *p, const struct profile_frame *frame, uint
 
     if (!function.len)
         return err_set(err, ERR_INVALID, "a frame without a name");
-    if (frame->line < 0)
+    if (frame->line < 0 || frame->line > UINT32_MAX)
         return err_set(err, ERR_INVALID, "line %" PRId64 " of a frame", frame->line);
 
-    _cleanup_(buf_finish) struct buf key = BUF_INIT(function.len + frame->file.len + 32);
-    buf_append_str(&key, function);
-    buf_append_char(&key, '\0');
-    buf_append_str(&key, frame->file);
-    buf_append_char(&key, '\0');
-    buf_appendf(&key, "%" PRId64, frame->line);
-
-    uintptr_t known = (uintptr_t)map_get(p->frame_index, buf_str(&key));
-    if (known) {
-        *ret = (uint32_t)(known - 1);
+    struct frame new = {.key.b = (uint32_t)frame->line};
+    int r = add_place(p, function, frame->file, &new.key.a, err);
+    if (r)
+        return r;
+    *ret = pairs_find(&p->frame_index, p->frames, sizeof(*p->frames), new.key.a, new.key.b);
+    if (*ret != NODE_NONE)
         return 0;
-    }
-    if (p->n_frames >= p->limits.max_frames)
+    if (p->n_frames >= p->limits.max_frames || !take(ROOM(p, frames), 1))
         return err_set(err, ERR_TOO_LARGE, "more than %zu different frames", p->limits.max_frames);
-    if (key.len > p->limits.max_text - p->text)
-        return err_set(err, ERR_TOO_LARGE, "frames' names of more than %zu bytes",
-                       p->limits.max_text);
-    p->text += key.len;
     p->frames = grow(p->frames, &p->frames_cap, p->n_frames + 1, sizeof(*p->frames));
-    p->frames[p->n_frames] = (struct profile_frame){
-        .function = arena_str(p->arena, function),
-        .file = arena_str(p->arena, frame->file),
-        .line = frame->line,
-    };
-    map_set(p->frame_index, buf_str(&key), (void *)(uintptr_t)(p->n_frames + 1));
+    p->frames[p->n_frames] = new;
+    pairs_add(&p->frame_index, p->frames, sizeof(*p->frames), (uint32_t)p->n_frames);
     *ret = (uint32_t)p->n_frames++;
     return 0;
+}
+
+struct profile_frame profile_frame_at(const struct profile *p, size_t index)
+{
+    struct pair_key key = p->frames[index].key, place = p->places[key.a].key;
+
+    return (struct profile_frame){p->texts.items[place.a], p->texts.items[place.b], key.b};
 }
 
 int profile_add_thread(struct profile *p, struct str label, uint32_t *ret, struct err *err)
@@ -206,8 +261,12 @@ int profile_add_thread(struct profile *p, struct str label, uint32_t *ret, struc
     }
     if (p->n_threads >= MAX_THREADS)
         return err_set(err, ERR_TOO_LARGE, "more than %d threads", MAX_THREADS);
+    uint32_t text;
+    int r = add_text(p, label, &text, err);
+    if (r)
+        return r;
     p->threads = grow(p->threads, &p->threads_cap, p->n_threads + 1, sizeof(*p->threads));
-    p->threads[p->n_threads] = (struct thread){.label = arena_str(p->arena, label)};
+    p->threads[p->n_threads] = (struct thread){.label = p->texts.items[text]};
     map_set(p->thread_index, label, (void *)(uintptr_t)(p->n_threads + 1));
     *ret = (uint32_t)p->n_threads++;
     return 0;
@@ -222,7 +281,7 @@ int profile_child(struct profile *p, uint32_t parent, uint32_t frame, uint32_t *
         *ret = found;
         return 0;
     }
-    if (p->n_nodes >= p->limits.max_nodes)
+    if (p->n_nodes >= p->limits.max_nodes || !take(ROOM(p, nodes), 1))
         return err_set(err, ERR_TOO_LARGE, "a call tree of more than %zu nodes",
                        p->limits.max_nodes);
     p->nodes = grow(p->nodes, &p->nodes_cap, p->n_nodes + 1, sizeof(*p->nodes));
@@ -260,22 +319,41 @@ void profile_drop_order(struct profile *p)
     p->unordered = true;
     for (uint32_t k = 0; k < p->n_threads; k++) {
         struct thread *t = &p->threads[k];
+        struct run *runs = t->runs;
         size_t left = 0;
 
         for (size_t i = 0; i < t->len; i++) {
-            struct run *known = tally_find(p, k, t->runs[i].node);
+            struct run *known = tally_find(p, k, runs[i].node);
 
-            if (known && known->weight <= UINT32_MAX - t->runs[i].weight) {
-                known->weight += t->runs[i].weight;
+            if (known && known->weight <= UINT32_MAX - runs[i].weight) {
+                known->weight += runs[i].weight;
                 continue;
             }
-            t->runs[left] = t->runs[i];
-            tally_set(p, k, t->runs[left].node, (uint32_t)left);
+            runs[left] = runs[i];
+            tally_set(p, k, runs[left].node, (uint32_t)left);
             left++;
         }
         p->n_runs -= t->len - left;
+        if (p->limits.room)
+            atomic_fetch_add(&p->limits.room->samples, t->len - left);
         t->len = left;
     }
+}
+
+/* The run that a sample is to be counted in; NULL: a new one. */
+static struct run *last_run(const struct profile *p, uint32_t thread, uint32_t node, int64_t weight)
+{
+    const struct thread *t = &p->threads[thread];
+    struct run *last = p->unordered ? tally_find(p, thread, node)
+                       : t->len     ? &t->runs[t->len - 1]
+                                    : NULL;
+
+    return last && last->node == node && last->weight <= UINT32_MAX - weight ? last : NULL;
+}
+
+static bool take_run(const struct profile *p)
+{
+    return p->n_runs < p->limits.max_samples && take(ROOM(p, samples), 1);
 }
 
 int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t weight,
@@ -287,18 +365,20 @@ int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t w
         return err_set(err, ERR_TOO_LARGE, "a sample that counts %" PRId64, weight);
 
     struct thread *t = &p->threads[thread];
-    struct run *last = t->len ? &t->runs[t->len - 1] : NULL;
+    struct run *last = last_run(p, thread, node, weight);
 
-    if (p->unordered)
-        last = tally_find(p, thread, node);
-
-    bool same = last && last->node == node && last->weight <= UINT32_MAX - (uint32_t)weight;
-
-    if (!same && p->n_runs >= p->limits.max_samples)
-        return err_set(err, ERR_TOO_LARGE, "more than %zu samples in order", p->limits.max_samples);
     if (!p->nodes[node].self && p->n_stacks >= p->limits.max_stacks)
         return err_set(err, ERR_TOO_LARGE, "more than %zu different stacks", p->limits.max_stacks);
-    if (same) {
+    bool fits = last || take_run(p);
+    if (!fits && !p->unordered) {
+        profile_drop_order(p);
+        last = last_run(p, thread, node, weight);
+        fits = last || take_run(p);
+    }
+    if (!fits)
+        return err_set(err, ERR_TOO_LARGE, "more than %zu different stacks of threads",
+                       p->limits.max_samples);
+    if (last) {
         last->weight += (uint32_t)weight;
     } else {
         t->runs = grow(t->runs, &t->cap, t->len + 1, sizeof(*t->runs));
@@ -405,8 +485,10 @@ int profile_merge(struct profile *p, const struct profile *other, struct str pre
         if (!r)
             r = profile_child(p, 0, frame, &nodes[0], err);
     }
-    for (size_t i = 0; !r && i < other->n_frames; i++)
-        r = profile_add_frame(p, &other->frames[i], &frames[i], err);
+    for (size_t i = 0; !r && i < other->n_frames; i++) {
+        struct profile_frame frame = profile_frame_at(other, i);
+        r = profile_add_frame(p, &frame, &frames[i], err);
+    }
     for (size_t i = 1; !r && i < other->n_nodes; i++) {
         const struct node *n = &other->nodes[i];
         r = profile_child(p, nodes[n->key.a], frames[n->key.b], &nodes[i], err);

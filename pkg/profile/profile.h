@@ -3,6 +3,7 @@
  * (and, when order is kept, one index a sample). Owns all its memory; one thread at a time. */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -12,14 +13,20 @@
 
 struct profile;
 
+/* What profiles that fill at the same time, each on its thread, may still take together. */
+struct profile_room {
+    atomic_size_t frames, text, samples, nodes;
+};
+
 struct profile_limits {
     size_t max_frames;  /* distinct frames [1,000,000] */
-    size_t max_text;    /* bytes of the frames' names and files [64 MiB] */
+    size_t max_text;    /* bytes of different names, files and labels of threads [64 MiB] */
     size_t max_stacks;  /* distinct stacks [1,000,000] */
     size_t max_depth;   /* frames in a stack [4096]; deeper ones are cut at the root's side */
-    size_t max_samples; /* kept in order, equal ones in a row counted once [4,000,000] */
+    size_t max_samples; /* equal ones in a row counted once [4,000,000]; order is dropped first */
     size_t max_nodes;   /* of the call tree that the stacks make [2,000,000] */
     size_t max_input;   /* bytes that a reader takes [64 MiB] */
+    struct profile_room *room; /* outlives the profile; NULL: it is alone */
 };
 
 struct profile *profile_create(const struct profile_limits *limits); /* NULL: defaults */
@@ -59,9 +66,10 @@ struct profile_about {
 void profile_set_about(struct profile *p, const struct profile_about *about);
 
 /* Readers of what py-spy 0.4.3 writes; text is not kept. ERR_INVALID tells the place,
- * ERR_TOO_LARGE that a limit was passed; the profile is then good for nothing but
- * profile_destroy(). One sample is one stack of one thread at one look, in both formats alike:
- * profile_samples() is the number that py-spy prints behind "Samples:".
+ * ERR_TOO_LARGE that a limit was passed: what was read until then is there. After other errors the
+ * profile is good for nothing but profile_destroy(). One sample is one stack of one thread at one
+ * look, in both formats alike: profile_samples() is the number that py-spy prints behind
+ * "Samples:".
  *
  * Which to record? speedscope: it keeps the threads (with and without --threads) and each one's
  * order, whole file names, and is unambiguous. raw has none of these and replaces neither ';' nor
@@ -81,7 +89,8 @@ int profile_read_speedscope(struct profile *p, struct str text, struct err *err)
 /* From here on `process 12:"command line"` (--subprocesses) is read as `process 12`: command lines
  * may hold secrets. To be called before anything is read. */
 void profile_scrub_process_frames(struct profile *p);
-/* Adds all of `other`. prefix: a root frame put under each stack, "" for none. */
+/* Adds all of `other`; what fits of it, if ERR_TOO_LARGE. prefix: a root frame put under each
+ * stack, "" for none. */
 int profile_merge(struct profile *p, const struct profile *other, struct str prefix,
                   struct err *err);
 

@@ -8,6 +8,7 @@
 #include "profile/profile.h"
 
 #define NODE_NONE UINT32_MAX
+#define TEXT_NONE UINT32_MAX
 /* py-spy counts looks at a thread that is just being started or ended with an empty stack. */
 #define NO_FRAMES "(no frames)"
 
@@ -29,6 +30,30 @@ void pairs_finish(struct pairs *t);
 uint32_t pairs_find(const struct pairs *t, const void *base, size_t stride, uint32_t a, uint32_t b);
 /* Adds entry `index`, which is in the array already and not yet here. */
 void pairs_add(struct pairs *t, const void *base, size_t stride, uint32_t index);
+
+/* Texts, each kept once. */
+struct texts {
+    struct arena *arena;
+    struct str *items;
+    size_t len, cap, bytes;
+    uint32_t *slots; /* index + 1; 0: free */
+    size_t slots_cap;
+    uint64_t key[2];
+};
+
+void texts_init(struct texts *t);
+void texts_finish(struct texts *t);
+uint32_t texts_find(const struct texts *t, struct str text); /* or TEXT_NONE */
+uint32_t texts_add(struct texts *t, struct str text);        /* unless it is there already */
+
+/* The first members of these are the keys of struct pairs. */
+struct place {
+    struct pair_key key; /* texts: function, file */
+};
+
+struct frame {
+    struct pair_key key; /* place, line */
+};
 
 struct node {
     struct pair_key key; /* parent, frame */
@@ -60,10 +85,11 @@ struct thread {
 
 struct profile {
     struct profile_limits limits;
-    struct arena *arena;
-    struct map *frame_index; /* function NUL file NUL line → frame + 1 */
-    struct profile_frame *frames;
-    size_t n_frames, frames_cap, text;
+    struct texts texts;
+    struct pairs place_index, frame_index;
+    struct place *places;
+    struct frame *frames;
+    size_t n_places, places_cap, n_frames, frames_cap;
     struct pairs node_index;
     struct node *nodes;
     size_t n_nodes, nodes_cap;
@@ -85,6 +111,7 @@ struct profile {
 
 /* The array, moved where need be so that it holds `need` items of `size` bytes. */
 void *grow(void *array, size_t *cap, size_t need, size_t size) __attribute__((returns_nonnull));
+struct profile_frame profile_frame_at(const struct profile *p, size_t index);
 int profile_child(struct profile *p, uint32_t parent, uint32_t frame, uint32_t *ret,
                   struct err *err);
 int profile_add_run(struct profile *p, uint32_t thread, uint32_t node, int64_t weight,
@@ -112,11 +139,9 @@ struct tree_node {
 };
 
 struct tree {
-    struct arena *arena;
-    struct str *labels;
-    uint8_t *hues; /* of each label, 0 to 10: see hue_of() */
-    bool origins;  /* whether application and libraries could be told apart */
-    size_t n_labels;
+    struct texts labels;
+    uint8_t *hues;           /* of each label, 0 to 10: see hue_of() */
+    bool origins;            /* whether application and libraries could be told apart */
     struct tree_node *nodes; /* 0: the root, without a label */
     size_t len;
 };

@@ -55,27 +55,22 @@ static uint8_t hue_of(const struct labels *l, const struct profile_frame *f)
 static uint32_t *label_frames(struct tree *t, const struct profile *p)
 {
     struct labels l;
-    _cleanup_(map_destroyp) struct map *index = map_create();
     uint32_t *of = xcalloc(p->n_frames + 1, sizeof(*of));
 
     labels_init(&l, p);
-    t->labels = arena_array(t->arena, p->n_frames + 1, sizeof(*t->labels));
-    t->hues = arena_array(t->arena, p->n_frames + 1, sizeof(*t->hues));
+    t->hues = xcalloc(p->n_frames + 1, sizeof(*t->hues));
     for (size_t i = 0; i < p->n_frames; i++) {
-        const struct profile_frame *f = &p->frames[i];
+        struct profile_frame f = profile_frame_at(p, i);
         /* U+FFFD takes three bytes in place of one */
-        _cleanup_(buf_finish) struct buf text = BUF_INIT((f->function.len + f->file.len) * 3 + 32);
+        _cleanup_(buf_finish) struct buf text = BUF_INIT((f.function.len + f.file.len) * 3 + 32);
+        size_t known = t->labels.len;
 
-        label_append(&l, f, &text);
-        uintptr_t known = (uintptr_t)map_get(index, buf_str(&text));
-        if (!known) {
-            t->labels[t->n_labels] = arena_str(t->arena, buf_str(&text));
-            t->hues[t->n_labels] = hue_of(&l, f);
-            t->origins |= label_origin(f->file) == LABEL_APPLICATION;
-            known = ++t->n_labels;
-            map_set(index, buf_str(&text), (void *)known);
+        label_append(&l, &f, &text);
+        of[i] = texts_add(&t->labels, buf_str(&text));
+        if (t->labels.len > known) {
+            t->hues[of[i]] = hue_of(&l, &f);
+            t->origins |= label_origin(f.file) == LABEL_APPLICATION;
         }
-        of[i] = (uint32_t)(known - 1);
     }
     return of;
 }
@@ -111,14 +106,14 @@ static void add_nodes(struct tree *t, const struct profile *p, const uint32_t *l
 
 static void link_siblings(struct tree *t)
 {
-    size_t most = t->len > t->n_labels ? t->len : t->n_labels;
+    size_t n_labels = t->labels.len, most = t->len > n_labels ? t->len : n_labels;
     _cleanup_(freep) uint32_t *items = xcalloc(most + 1, sizeof(*items));
-    _cleanup_(freep) uint32_t *rank = xcalloc(t->n_labels + 1, sizeof(*rank));
+    _cleanup_(freep) uint32_t *rank = xcalloc(n_labels + 1, sizeof(*rank));
 
-    for (size_t i = 0; i < t->n_labels; i++)
+    for (size_t i = 0; i < n_labels; i++)
         items[i] = (uint32_t)i;
-    qsort_r(items, t->n_labels, sizeof(*items), by_text, t->labels);
-    for (size_t i = 0; i < t->n_labels; i++)
+    qsort_r(items, n_labels, sizeof(*items), by_text, t->labels.items);
+    for (size_t i = 0; i < n_labels; i++)
         rank[items[i]] = (uint32_t)i;
     for (size_t i = 1; i < t->len; i++)
         items[i - 1] = (uint32_t)i;
@@ -132,7 +127,8 @@ static void link_siblings(struct tree *t)
 
 void tree_build(struct tree *t, const struct profile *p)
 {
-    *t = (struct tree){.arena = arena_create(0)};
+    *t = (struct tree){0};
+    texts_init(&t->labels);
     _cleanup_(freep) uint32_t *label = label_frames(t, p);
     add_nodes(t, p, label);
     link_siblings(t);
@@ -140,7 +136,8 @@ void tree_build(struct tree *t, const struct profile *p)
 
 void tree_finish(struct tree *t)
 {
-    arena_destroy(t->arena);
+    texts_finish(&t->labels);
+    free(t->hues);
     free(t->nodes);
     *t = (struct tree){0};
 }

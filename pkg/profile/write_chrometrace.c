@@ -58,19 +58,18 @@ static void put_metadata(struct json_writer *w, struct ids ids, const char *name
     json_end_object(w);
 }
 
-static void put_begin(struct json_writer *w, struct ids ids, int64_t ts,
-                      const struct profile_frame *f)
+static void put_begin(struct json_writer *w, struct ids ids, int64_t ts, struct profile_frame f)
 {
     json_begin_object(w, NULL);
-    json_put_str(w, "name", f->function);
+    json_put_str(w, "name", f.function);
     json_put_cstr(w, "cat", "python");
     put_ids(w, "B", ids);
     json_put_int(w, "ts", ts);
-    if (f->file.len) {
+    if (f.file.len) {
         json_begin_object(w, "args");
-        json_put_str(w, "file", f->file);
-        if (f->line)
-            json_put_int(w, "line", f->line);
+        json_put_str(w, "file", f.file);
+        if (f.line)
+            json_put_int(w, "line", f.line);
         json_end_object(w);
     }
     json_end_object(w);
@@ -103,7 +102,7 @@ static void put_thread(const struct profile *p, const struct thread *t, struct i
         open = grow(open, &open_cap, depth, sizeof(*open));
         for (; n_open < depth; n_open++) {
             open[n_open] = path[n_open];
-            put_begin(w, ids, ts, &p->frames[path[n_open]]);
+            put_begin(w, ids, ts, profile_frame_at(p, path[n_open]));
         }
         seen += t->runs[i].weight;
     }

@@ -13,7 +13,7 @@ static void put_stack(const struct tree *t, uint32_t node, struct buf *out, uint
         (*path)[depth++] = t->nodes[n].key.b;
     }
     while (depth-- > 0) {
-        buf_append_str(out, t->labels[(*path)[depth]]);
+        buf_append_str(out, t->labels.items[(*path)[depth]]);
         if (depth)
             buf_append_char(out, ';');
     }

@@ -21,14 +21,14 @@ static void put_frames(const struct profile *p, struct json_writer *w)
     json_begin_object(w, "shared");
     json_begin_array(w, "frames");
     for (size_t i = 0; i < p->n_frames && !w->out->failed; i++) {
-        const struct profile_frame *f = &p->frames[i];
+        struct profile_frame f = profile_frame_at(p, i);
 
         json_begin_object(w, NULL);
-        json_put_str(w, "name", f->function);
-        if (f->file.len)
-            json_put_str(w, "file", f->file);
-        if (f->line)
-            json_put_int(w, "line", f->line);
+        json_put_str(w, "name", f.function);
+        if (f.file.len)
+            json_put_str(w, "file", f.file);
+        if (f.line)
+            json_put_int(w, "line", f.line);
         json_end_object(w);
     }
     json_end_array(w);

@@ -216,6 +216,7 @@ static struct record *new_record(const struct record_options *options, struct pr
     r->labels = map_create();
     r->others.thread = SAMPLE_NO_ID;
     random_seed(&r->random, options->seed ? options->seed : random_u64(&random_system));
+    r->processes.shared.parts = options->parts;
     r->tasks = options->async_tasks ? map_create() : NULL;
     r->processes.options = (struct sample_options){
         .gil = options->gil,

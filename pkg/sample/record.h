@@ -49,6 +49,7 @@ struct record_options {
     bool nonblocking;   /* no thread waits while it is read, see target.h */
     bool command_lines; /* in the root frames of processes; they may hold secrets */
     int64_t hopeless;   /* errors before the first stack, at which it ends early; 0: none */
+    size_t parts;       /* records that run at the same time and share what bounds memory; 0: one */
     void (*progress)(void *context); /* about every 100 ms; NULL: none */
     void *context;
     struct record_time *time; /* NULL: the system's */

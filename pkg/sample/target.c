@@ -117,7 +117,8 @@ static int still_there(const struct target *t, struct err *err)
 /* Bytes that may be kept of this target from look to look. */
 static size_t memory_share(const struct target *t)
 {
-    return SAMPLE_MEMORY_MAX / (t->options.shared ? t->options.shared->targets : 1);
+    const struct sample_shared *s = t->options.shared;
+    return s ? SAMPLE_MEMORY_MAX / s->targets / (s->parts ? s->parts : 1) : SAMPLE_MEMORY_MAX;
 }
 
 static bool begin_hold(struct stack_holder *holder)

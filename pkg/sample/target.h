@@ -51,6 +51,7 @@ struct sample_thread {
 /* Targets that are sampled together share what bounds memory. */
 struct sample_shared {
     size_t targets, threads;
+    size_t parts; /* that it is divided into, one of which is theirs; 0: all of it is */
 };
 
 struct sample_options {

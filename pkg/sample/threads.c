@@ -184,6 +184,11 @@ static struct thread *thread_at(struct threads *ts, uint64_t address, size_t *hi
     return NULL;
 }
 
+static size_t threads_share(const struct sample_shared *s)
+{
+    return SAMPLE_ALL_THREADS_MAX / (s->parts ? s->parts : 1);
+}
+
 static int find_threads(struct threads *ts, size_t interpreter, uint64_t head)
 {
     const struct python_offsets *o = ts->offsets;
@@ -212,7 +217,7 @@ static int find_threads(struct threads *ts, size_t interpreter, uint64_t head)
             return -ELOOP;
         if (!thread) {
             if (ts->n >= SAMPLE_THREADS_MAX ||
-                (ts->shared && ts->shared->threads >= SAMPLE_ALL_THREADS_MAX))
+                (ts->shared && ts->shared->threads >= threads_share(ts->shared)))
                 break;
             if (ts->n == ts->cap) {
                 ts->cap = ts->cap ? ts->cap * 2 : 16;

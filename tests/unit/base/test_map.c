@@ -6,7 +6,6 @@
 #include <cmocka.h>
 
 #include "base/map.h"
-#include "base/map_internal.h"
 #include "base/random.h"
 
 static struct str number_key(char out[static 32], uint64_t n)

@@ -121,6 +121,60 @@ static void merging_keeps_to_the_limits(void **state)
     assert_int_equal(profile_merge(small, shop, STR_NULL, &err), ERR_TOO_LARGE);
 }
 
+static size_t left_of(const struct profile_room *room)
+{
+    return room->frames + room->text + room->samples + room->nodes;
+}
+
+static void what_fits_of_a_merge_is_kept(void **state)
+{
+    _cleanup_(profile_destroyp) struct profile *small =
+        profile_create(&(struct profile_limits){.max_samples = 1});
+    _cleanup_(profile_destroyp) struct profile *other = from_raw("a;b 2\na;c 3\n");
+    _cleanup_(buf_finish) struct buf out;
+
+    (void)state;
+    assert_int_equal(profile_merge(small, other, STR_NULL, NULL), ERR_TOO_LARGE);
+    assert_int_equal(profile_samples(small), 2);
+    write_with(profile_write_raw, small, &out);
+    assert_string_equal(buf_cstr(&out), "a;b 2\n");
+}
+
+static void several_share_the_room(void **state)
+{
+    struct profile_room room = {.frames = 3, .text = 3, .samples = 3, .nodes = 3};
+    struct profile_limits limits = {.room = &room};
+    struct profile *a = profile_create(&limits), *b = profile_create(&limits);
+    struct err err = ERR_INIT;
+
+    (void)state;
+    assert_int_equal(profile_read_raw(a, STR("a;b 1\na;b 1\n"), NULL), 0);
+    assert_int_equal(profile_read_raw(b, STR("c 7\nd 1\n"), &err), ERR_TOO_LARGE);
+    assert_int_equal(profile_samples(a), 2);
+    assert_int_equal(profile_samples(b), 7);
+    profile_destroy(a);
+    assert_int_equal(profile_read_raw(b, STR("d;e 1\n"), NULL), 0);
+    profile_destroy(b);
+    assert_int_equal(left_of(&room), 12);
+}
+
+/* As long as only the order of samples takes room. */
+static void order_goes_before_samples_do(void **state)
+{
+    _cleanup_(profile_destroyp) struct profile *p =
+        profile_create(&(struct profile_limits){.max_samples = 4});
+    uint32_t thread, frames[2];
+
+    (void)state;
+    profile_add_thread(p, STR("t"), &thread, NULL);
+    profile_add_frame(p, &(struct profile_frame){.function = STR("a")}, &frames[0], NULL);
+    profile_add_frame(p, &(struct profile_frame){.function = STR("b")}, &frames[1], NULL);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(profile_add_sample(p, thread, &frames[i % 2], 1, 1, NULL), 0);
+    assert_int_equal(profile_samples(p), 100);
+    assert_int_equal(profile_stacks(p), 2);
+}
+
 static void about_is_copied(void **state)
 {
     _cleanup_(profile_destroyp) struct profile *p = from_raw("f 1\n");
@@ -151,6 +205,9 @@ int main(void)
         cmocka_unit_test(merging_adds),
         cmocka_unit_test(merging_puts_a_root_under),
         cmocka_unit_test(merging_keeps_to_the_limits),
+        cmocka_unit_test(what_fits_of_a_merge_is_kept),
+        cmocka_unit_test(several_share_the_room),
+        cmocka_unit_test(order_goes_before_samples_do),
         cmocka_unit_test(about_is_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

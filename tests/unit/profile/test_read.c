@@ -279,9 +279,9 @@ static void limits(void **state)
         const char *message;
     } rows[] = {
         {{.max_frames = 2}, "more than 2 different frames"},
-        {{.max_text = 10}, "names of more than 10 bytes"},
+        {{.max_text = 2}, "names and files of more than 2 bytes"},
         {{.max_stacks = 1}, "more than 1 different stacks"},
-        {{.max_samples = 1}, "more than 1 samples in order"},
+        {{.max_samples = 1}, "more than 1 different stacks of threads"},
         {{.max_nodes = 3}, "a call tree of more than 3 nodes"},
         {{.max_input = 10}, "bytes are more than 10"},
     };

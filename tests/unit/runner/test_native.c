@@ -27,7 +27,9 @@ static pid_t start_python(void)
         unsetenv("LD_PRELOAD");
         execl("/usr/bin/python3", "python3", "-c",
               "def spin():\n"
-              "    while True: pass\n"
+              "    while True:\n"
+              "        x = 1\n"
+              "        x = 2\n"
               "print('ready', flush=1)\n"
               "spin()\n",
               NULL);
@@ -103,6 +105,38 @@ static void test_target_ends(void **state)
 {
     (void)state;
     sample(60000, false, true);
+}
+
+/* What was taken until no more fitted is there. */
+static void test_full(void **state)
+{
+    (void)state;
+    pid_t pid = start_python();
+    if (pid == 0)
+        skip(); /* no /usr/bin/python3 */
+    struct options options = {.proc = "/proc"};
+    struct run run;
+    struct native *n = NULL;
+    bool done = false;
+    assert_int_equal(run_set_up(&run, &options), 0);
+    run.room.nodes = 2; /* one line of the loop, not the other */
+    _cleanup_(profile_destroyp) struct profile *profile = run_create_profile(&run, true);
+    run.task.sampling = (struct sampling_spec){.rate = 1000, .duration_ms = 10000};
+    assert_int_equal(native_start(&run, pid, false, profile, on_done, &done, &n, NULL), 0);
+    for (int i = 0; i < 200 && !done; i++)
+        loop_step(run.loop, 100, NULL);
+    struct record_result result = native_result(n);
+    struct outcome outcome;
+    native_judge(&(struct native_facts){.result = &result, .samples = profile_samples(profile)},
+                 &outcome);
+    assert_true(result.full);
+    assert_true(profile_samples(profile) > 0);
+    assert_int_equal(outcome.reason, REASON_RESULT_TOO_LARGE);
+    assert_non_null(strstr(outcome.message, "samples until then are kept"));
+    native_destroy(n);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    run_finish(&run);
 }
 
 static void test_ours_wherever_it_can(void **state)
@@ -184,6 +218,7 @@ int main(void)
         cmocka_unit_test(test_whole),       cmocka_unit_test(test_stopped),
         cmocka_unit_test(test_target_ends), cmocka_unit_test(test_ours_wherever_it_can),
         cmocka_unit_test(test_takeover),    cmocka_unit_test(test_judge),
+        cmocka_unit_test(test_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

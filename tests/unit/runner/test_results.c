@@ -153,6 +153,35 @@ static void test_what_does_not_fit_is_left_out_and_told(void **state)
     run_finish(&run);
 }
 
+/* Stacks so deep that their text is far larger than the profile. */
+static void test_a_format_that_is_too_large_costs_only_itself(void **state)
+{
+    (void)state;
+    enum { DEPTH = 4000, STACKS = 60 };
+    static uint32_t stack[DEPTH];
+    struct run run;
+    make_run(&run, STACKS, ALL, 1000 << 10);
+    char name[400];
+    memset(name, 'x', sizeof(name));
+    for (size_t i = 1; i < DEPTH; i++)
+        profile_add_frame(
+            run.profile,
+            &(struct profile_frame){.function = {name, sizeof(name)}, .line = (int64_t)i},
+            &stack[i], NULL);
+    for (uint32_t i = 0; i < STACKS; i++) {
+        stack[0] = i;
+        assert_int_equal(profile_add_sample(run.profile, 0, stack, DEPTH, 1, NULL), 0);
+    }
+    assert_int_equal(run_make_results(&run), 0);
+    assert_int_equal(run.outcome.reason, REASON_RESULT_TOO_LARGE);
+    assert_non_null(strstr(run.outcome.message, "raw: "));
+    assert_null(file_of(&run, "raw"));
+    assert_non_null(file_of(&run, "flamegraph"));
+    assert_non_null(file_of(&run, "speedscope"));
+    check_contents(&run);
+    run_finish(&run);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +190,7 @@ int main(void)
         cmocka_unit_test(test_large_text_is_gzipped),
         cmocka_unit_test(test_together_they_fit),
         cmocka_unit_test(test_what_does_not_fit_is_left_out_and_told),
+        cmocka_unit_test(test_a_format_that_is_too_large_costs_only_itself),
     };
     log_setup(STDERR_FILENO, LOG_ERROR, LOG_LOGFMT);
     return cmocka_run_group_tests_name("runner/results", tests, NULL, NULL);

@@ -302,6 +302,37 @@ static void test_several_processes(void **state)
     end_target(second);
 }
 
+/* raw, as the duration makes it. */
+static void sample_long(struct run *run, size_t nodes)
+{
+    assert_int_equal(run_set_up(run, &options), 0);
+    run->room.nodes = nodes;
+    run->task = (struct task){
+        .containers = {container, 1},
+        .sampling = {.duration_ms = 1000000, .rate = 1000, .engine = ENGINE_PYSPY},
+    };
+    assert_int_equal(run_find(run) + run_choose(run), 0);
+    assert_int_equal(run_sample(run), 0);
+    assert_int_equal(run->outcome.reason, REASON_RESULT_TOO_LARGE);
+}
+
+static void test_what_fits_is_kept(void **state)
+{
+    (void)state;
+    struct run run;
+    put_script(BEGIN "printf 'a;b 1\\na;c 2\\nd;e' > /proc/self/fd/3\nkill -XFSZ $$\n");
+    sample_long(&run, 1000);
+    assert_non_null(strstr(run.outcome.message, "the 3 samples that fit"));
+    assert_int_equal(profile_samples(run.profile), 3);
+    run_finish(&run);
+
+    put_script(BEGIN "printf 'a;b 1\\na;c 2\\nd;e 3\\n' > /proc/self/fd/3\n");
+    sample_long(&run, 3);
+    assert_non_null(strstr(run.outcome.message, "a call tree of more than"));
+    assert_int_equal(profile_samples(run.profile), 3);
+    run_finish(&run);
+}
+
 static bool ended(void *context)
 {
     return ((const struct run *)context)->uploader.ended;
@@ -448,6 +479,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_command_lines_are_scrubbed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_engines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_several_processes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_fits_is_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_memory_is_what_sampling_took, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_happens_meanwhile, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_target_that_is_stopped_already, set_up, tear_down),
