@@ -4,9 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <internal/pycore_dict.h>
 #include <internal/pycore_interp.h>
-#include <internal/pycore_moduleobject.h>
 
 #define MINOR (PY_MINOR_VERSION)
 #if MINOR >= 14
@@ -45,7 +43,6 @@ struct task {
 
 #if MINOR >= 14
 #define IN_THREAD_TASK   offsetof(_PyThreadStateImpl, asyncio_running_task)
-#define IN_MODULES       0
 #define IN_STATE_TYPE    0
 #define IN_STATE_CURRENT 0
 #else
@@ -54,7 +51,6 @@ struct state {
     PyObject *asyncio, *context_keyword, *current_tasks;
 };
 #define IN_THREAD_TASK   0
-#define IN_MODULES       offsetof(PyInterpreterState, imports.modules)
 #define IN_STATE_TYPE    offsetof(struct state, task_type)
 #define IN_STATE_CURRENT offsetof(struct state, current_tasks)
 #endif
@@ -63,17 +59,6 @@ FIELD(minor, MINOR)
 FIELD(task_coro, offsetof(struct task, coro))
 FIELD(task_name, offsetof(struct task, name))
 FIELD(coro_frame, offsetof(PyCoroObject, cr_iframe))
-FIELD(type_name, offsetof(PyTypeObject, tp_name))
-FIELD(type_base, offsetof(PyTypeObject, tp_base))
-FIELD(int_tag, offsetof(PyLongObject, long_value.lv_tag))
-FIELD(int_digits, offsetof(PyLongObject, long_value.ob_digit))
 FIELD(thread_task, IN_THREAD_TASK)
-FIELD(interpreter_modules, IN_MODULES)
-FIELD(module_state, offsetof(PyModuleObject, md_state))
 FIELD(state_task_type, IN_STATE_TYPE)
 FIELD(state_current, IN_STATE_CURRENT)
-FIELD(dict_keys, offsetof(PyDictObject, ma_keys))
-FIELD(keys_index_bytes, offsetof(struct _dictkeysobject, dk_log2_index_bytes))
-FIELD(keys_kind, offsetof(struct _dictkeysobject, dk_kind))
-FIELD(keys_entries, offsetof(struct _dictkeysobject, dk_nentries))
-FIELD(keys_head, offsetof(struct _dictkeysobject, dk_indices))

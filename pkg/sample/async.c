@@ -6,18 +6,14 @@
 #include <errno.h>
 
 #include "base/alloc.h"
-#include "sample/sample_internal.h"
+#include "sample/objects.h"
 
 #define CANDIDATES_MAX 64
 #define KNOWN          16
-#define ENTRIES_MAX    1024  /* of the dictionary of running tasks */
-#define MODULES_MAX    32768 /* of sys.modules */
-#define NAME_BYTES     400   /* longer ones are cut */
+#define ENTRIES_MAX    1024 /* of the dictionary of running tasks */
+#define NAME_BYTES     400  /* longer ones are cut */
 #define NAME_RAW_MAX   512
 #define BASES_MAX      8
-#define TYPE_NAME_MAX  16
-#define WAIT_MIN_MS    1000
-#define WAIT_MAX_MS    30000
 
 struct candidate {
     uint64_t address;
@@ -28,23 +24,16 @@ struct candidate {
     uint8_t raw[NAME_RAW_MAX]; /* the name's object */
 };
 
-/* What is known of one interpreter. */
-struct module {
-    uint64_t interpreter, tasks; /* the dictionary; 0: not found */
-    uint64_t dict_type;
-    int64_t next_ms, wait_ms; /* when to search next */
-};
-
 enum type { TYPE_TASK, TYPE_STR, TYPE_INT, TYPES };
 
 struct async {
-    struct memory_reader *reader;
+    struct objects *objects;
+    struct memory_reader *reader; /* the objects', as are the next two */
+    struct memory_batch *batch;
     const struct python_offsets *offsets;
     struct async_offsets at;
     uint64_t types[TYPES]; /* seen last; 0: none */
-    struct module modules[SAMPLE_INTERPRETERS_MAX];
-    size_t n_modules;
-    struct memory_batch batch;
+    struct dict_places places;
     struct candidate candidates[CANDIDATES_MAX], again;
     struct candidate known[KNOWN]; /* of earlier looks, by address */
     size_t n;
@@ -53,21 +42,20 @@ struct async {
 
 static const char *const type_names[TYPES] = {"_asyncio.Task", "str", "int"};
 
-struct async *async_create(struct memory_reader *reader, const struct python_offsets *offsets)
+struct async *async_create(struct objects *objects)
 {
     const struct async_offsets *o = NULL;
     for (size_t i = 0; i < async_table_len; i++)
-        if (async_table[i].minor == offsets->minor)
+        if (async_table[i].minor == objects->offsets->minor)
             o = &async_table[i];
-    /* Objects of free-threaded builds have another head. */
-    if (!o || offsets->object_type != 8)
+    if (!o)
         return NULL;
     struct async *a = xcalloc(1, sizeof(*a));
-    a->reader = reader;
-    a->offsets = offsets;
+    a->objects = objects;
+    a->reader = objects->reader;
+    a->batch = objects->batch;
+    a->offsets = objects->offsets;
     a->at = *o;
-    if (offsets->interpreter_modules)
-        a->at.interpreter_modules = offsets->interpreter_modules;
     a->name = BUF_INIT(NAME_BYTES * 4);
     return a;
 }
@@ -82,7 +70,7 @@ void async_destroy(struct async *a)
 
 static int read64(struct async *a, uint64_t address, uint64_t *ret)
 {
-    return memory_read(a->reader, address, ret, sizeof(*ret));
+    return object_read64(a->objects, address, ret);
 }
 
 static uint64_t get64(const uint8_t *p)
@@ -92,15 +80,6 @@ static uint64_t get64(const uint8_t *p)
     return v;
 }
 
-static bool type_is_named(struct async *a, uint64_t type, const char *name)
-{
-    uint64_t at;
-    char text[TYPE_NAME_MAX] = "";
-    size_t len = strlen(name) + 1;
-    return read64(a, type + a->at.type_name, &at) == 0 &&
-           memory_read(a->reader, at, text, len) == 0 && memcmp(text, name, len) == 0;
-}
-
 /* Tasks may be of a derived class. */
 static bool type_is(struct async *a, uint64_t type, enum type wanted)
 {
@@ -108,131 +87,28 @@ static bool type_is(struct async *a, uint64_t type, enum type wanted)
         return true;
     int bases = wanted == TYPE_TASK ? BASES_MAX : 1;
     for (uint64_t t = type; t && bases-- > 0;) {
-        if (type_is_named(a, t, type_names[wanted])) {
+        if (type_is_named(a->objects, t, type_names[wanted])) {
             a->types[wanted] = t;
             return true;
         }
-        if (read64(a, t + a->at.type_base, &t) < 0)
+        if (read64(a, t + a->objects->at.type_base, &t) < 0)
             return false;
     }
     return false;
 }
 
-/* Keys and values of a dictionary, which may change meanwhile. */
-struct entries {
-    uint8_t *bytes;
-    size_t n, size; /* of one */
-    size_t key;     /* where the key is in it; the value follows */
-};
-
-static int read_entries(struct async *a, uint64_t dict, size_t max, struct entries *ret)
+/* The dictionary of running tasks; 0: not imported. */
+static uint64_t find_tasks(void *context, uint64_t interpreter)
 {
-    const struct async_offsets *o = &a->at;
-    uint64_t keys;
-    uint8_t head[64];
-    if (o->keys_head > sizeof(head) || read64(a, dict + o->dict_keys, &keys) < 0 ||
-        memory_read(a->reader, keys, head, o->keys_head) < 0)
-        return -EFAULT;
-    uint64_t n = get64(head + o->keys_entries);
-    unsigned index = head[o->keys_index_bytes], kind = head[o->keys_kind];
-    if (n > max || index > 30 || kind > 1)
-        return -EFAULT;
-    /* With text as keys only their hashes are left out. */
-    struct entries e = {.n = n, .size = kind ? 16 : 24, .key = kind ? 0 : 8};
-    e.bytes = xcalloc(n + 1, e.size);
-    if (n && memory_read(a->reader, keys + o->keys_head + (UINT64_C(1) << index), e.bytes,
-                         n * e.size) < 0) {
-        free(e.bytes);
-        return -EFAULT;
-    }
-    *ret = e;
-    return 0;
-}
-
-/* Whether the objects at `keys` are the text "_asyncio"; the first that is, or -1. */
-static ssize_t find_key(struct async *a, const uint64_t *keys, size_t n)
-{
-    static const char wanted[] = "_asyncio";
-    const struct python_offsets *o = a->offsets;
-    size_t len = o->text_ascii + sizeof(wanted);
-    struct text_shape shape;
-    _cleanup_(freep) uint8_t *heads = xcalloc(n, len);
-    for (size_t i = 0; i < n; i++)
-        memory_batch_add(&a->batch, keys[i], heads + i * len, len);
-    bool all = memory_batch_read(a->reader, &a->batch) == 0;
-    for (size_t i = 0; i < n; i++) {
-        const uint8_t *head = heads + i * len;
-        if (!all && memory_read(a->reader, keys[i], heads + i * len, len) < 0)
-            continue;
-        if (text_shape(o, head, sizeof(wanted), &shape) == 0 && shape.kind == 1 &&
-            shape.at == o->text_ascii && shape.bytes == sizeof(wanted) - 1 &&
-            memcmp(head + shape.at, wanted, sizeof(wanted)) == 0)
-            return (ssize_t)i;
-    }
-    return -1;
-}
-
-/* sys.modules["_asyncio"]; 0: not imported. */
-static uint64_t find_module(struct async *a, uint64_t interpreter)
-{
-    uint64_t modules, keys[512] = {0}, values[512] = {0}, found = 0;
-    struct entries e;
-    if (read64(a, interpreter + a->at.interpreter_modules, &modules) < 0 ||
-        read_entries(a, modules, MODULES_MAX, &e) < 0)
-        return 0;
-    for (size_t i = 0; i < e.n && !found;) {
-        size_t n = 0;
-        for (; i < e.n && n < ARRAY_SIZE(keys); i++) {
-            keys[n] = get64(e.bytes + i * e.size + e.key);
-            values[n] = get64(e.bytes + i * e.size + e.key + 8);
-            n += keys[n] && values[n];
-        }
-        ssize_t at = n ? find_key(a, keys, n) : -1;
-        if (at >= 0)
-            found = values[at];
-    }
-    free(e.bytes);
-    return found;
-}
-
-static void find_tasks(struct async *a, struct module *m)
-{
-    const struct async_offsets *o = &a->at;
-    uint64_t module = find_module(a, m->interpreter), state, task_type, tasks, type;
-    if (!module || read64(a, module + o->module_state, &state) < 0 || !state ||
-        read64(a, state + o->state_task_type, &task_type) < 0 ||
-        !type_is_named(a, task_type, type_names[TYPE_TASK]) ||
-        read64(a, state + o->state_current, &tasks) < 0 || !tasks ||
-        read64(a, tasks + a->offsets->object_type, &type) < 0 || !type_is_named(a, type, "dict"))
-        return;
-    m->tasks = tasks;
-    m->dict_type = type;
-}
-
-static struct module *module_of(struct async *a, uint64_t interpreter)
-{
-    struct module *m = a->modules;
-    while (m < a->modules + a->n_modules && m->interpreter != interpreter)
-        m++;
-    if (m == a->modules + SAMPLE_INTERPRETERS_MAX) {
-        a->n_modules = 0; /* they came and went */
-        m = a->modules;
-    }
-    if (m == a->modules + a->n_modules) {
-        a->n_modules++;
-        *m = (struct module){.interpreter = interpreter};
-    }
-    if (m->tasks)
-        return m;
-    /* It may be imported at any time; searching takes a moment. */
-    int64_t now = memory_now_ms();
-    if (now < m->next_ms)
-        return NULL;
-    find_tasks(a, m);
-    m->wait_ms = m->wait_ms ? m->wait_ms * 2 : WAIT_MIN_MS;
-    m->wait_ms = m->wait_ms > WAIT_MAX_MS ? WAIT_MAX_MS : m->wait_ms;
-    m->next_ms = now + m->wait_ms;
-    return m->tasks ? m : NULL;
+    struct async *a = context;
+    const struct async_offsets *at = &a->at;
+    uint64_t module = module_find(a->objects, interpreter, "_asyncio"), state, task_type, tasks;
+    return module && read64(a, module + a->objects->at.module_state, &state) == 0 && state &&
+                   read64(a, state + at->state_task_type, &task_type) == 0 &&
+                   type_is_named(a->objects, task_type, type_names[TYPE_TASK]) &&
+                   read64(a, state + at->state_current, &tasks) == 0
+               ? tasks
+               : 0;
 }
 
 static void add_task(struct async *a, uint64_t address)
@@ -243,27 +119,20 @@ static void add_task(struct async *a, uint64_t address)
 
 static void list_tasks(struct async *a, uint64_t interpreter)
 {
-    uint64_t type;
-    struct entries e;
-    struct module *m = module_of(a, interpreter);
-    if (!m)
-        return;
-    if (read64(a, m->tasks + a->offsets->object_type, &type) < 0 || type != m->dict_type) {
-        m->tasks = 0;
-        return;
-    }
-    if (read_entries(a, m->tasks, ENTRIES_MAX, &e) < 0)
+    struct dict_entries e;
+    uint64_t tasks = dict_of(a->objects, &a->places, interpreter, find_tasks, a);
+    if (!tasks || dict_read(a->objects, tasks, ENTRIES_MAX, &e) < 0)
         return;
     for (size_t i = 0; i < e.n; i++)
-        add_task(a, get64(e.bytes + i * e.size + e.key + 8));
-    free(e.bytes);
+        add_task(a, e.at[i].value);
+    dict_entries_finish(&e);
 }
 
 static void add_head(struct async *a, struct candidate *c)
 {
-    memory_batch_add(&a->batch, c->address + a->offsets->object_type, &c->type, sizeof(c->type));
-    memory_batch_add(&a->batch, c->address + a->at.task_coro, &c->coro, sizeof(c->coro));
-    memory_batch_add(&a->batch, c->address + a->at.task_name, &c->name, sizeof(c->name));
+    memory_batch_add(a->batch, c->address + a->offsets->object_type, &c->type, sizeof(c->type));
+    memory_batch_add(a->batch, c->address + a->at.task_coro, &c->coro, sizeof(c->coro));
+    memory_batch_add(a->batch, c->address + a->at.task_name, &c->name, sizeof(c->name));
 }
 
 static uint64_t frame_of(const struct async *a, const struct candidate *c)
@@ -273,11 +142,11 @@ static uint64_t frame_of(const struct async *a, const struct candidate *c)
 
 static void add_rest(struct async *a, struct candidate *c)
 {
-    memory_batch_add(&a->batch, frame_of(a, c) + a->offsets->frame_code, &c->code, sizeof(c->code));
-    memory_batch_add(&a->batch, c->name + a->offsets->object_type, &c->name_type,
+    memory_batch_add(a->batch, frame_of(a, c) + a->offsets->frame_code, &c->code, sizeof(c->code));
+    memory_batch_add(a->batch, c->name + a->offsets->object_type, &c->name_type,
                      sizeof(c->name_type));
     if (c->raw_len)
-        memory_batch_add(&a->batch, c->name, c->raw, c->raw_len);
+        memory_batch_add(a->batch, c->name, c->raw, c->raw_len);
 }
 
 /* Whether the task is what it was. */
@@ -289,7 +158,7 @@ static bool unchanged(struct async *a, const struct candidate *c)
     add_rest(a, now);
     /* Behind the type: counts of references come before it. */
     size_t from = a->offsets->object_type + 8;
-    return memory_batch_read(a->reader, &a->batch) == 0 && now->type == c->type &&
+    return memory_batch_read(a->reader, a->batch) == 0 && now->type == c->type &&
            now->coro == c->coro && now->name == c->name && now->name_type == c->name_type &&
            now->code == c->code && memcmp(now->raw + from, c->raw + from, c->raw_len - from) == 0;
 }
@@ -300,21 +169,21 @@ static bool read_new_task(struct async *a, struct candidate *c)
     const struct python_offsets *o = a->offsets;
     struct text_shape shape;
     add_head(a, c);
-    if (memory_batch_read(a->reader, &a->batch) < 0 || !c->coro || !c->name ||
+    if (memory_batch_read(a->reader, a->batch) < 0 || !c->coro || !c->name ||
         !type_is(a, c->type, TYPE_TASK))
         return false;
     c->raw_len = 0;
     add_rest(a, c);
-    if (memory_batch_read(a->reader, &a->batch) < 0)
+    if (memory_batch_read(a->reader, a->batch) < 0)
         return false;
     c->number = type_is(a, c->name_type, TYPE_INT);
     if (c->number) {
         /* What asyncio counts stays within two digits of 30 bits. */
         size_t digits;
-        if (memory_read(a->reader, c->name, c->raw, a->at.int_digits) < 0)
+        if (memory_read(a->reader, c->name, c->raw, a->objects->at.int_digits) < 0)
             return false;
-        digits = get64(c->raw + a->at.int_tag) >> 3;
-        c->raw_len = a->at.int_digits + digits * 4;
+        digits = get64(c->raw + a->objects->at.int_count) >> a->objects->at.int_shift;
+        c->raw_len = a->objects->at.int_digits + digits * 4;
         return digits <= 2 && memory_read(a->reader, c->name, c->raw, c->raw_len) == 0;
     }
     if (!type_is(a, c->name_type, TYPE_STR) ||
@@ -364,7 +233,7 @@ static bool decode(struct async *a, const struct candidate *c)
     buf_clear(&a->name);
     if (c->number) {
         uint64_t number = 0;
-        for (size_t at = c->raw_len; at > a->at.int_digits;) {
+        for (size_t at = c->raw_len; at > a->objects->at.int_digits;) {
             uint32_t digit;
             at -= sizeof(digit);
             memcpy(&digit, c->raw + at, sizeof(digit));

@@ -28,8 +28,9 @@ struct kernel_thread {
     bool matched; /* Python knows it; others never hold the lock, and are only accounted for */
     unsigned hot;
     int64_t runtime_base; /* ns used when the present account began, or when it was asked last */
-    unsigned name_age;
-    char name[17];
+    unsigned name_wait, name_looks; /* looks until the name is read again; in all */
+    bool given;                     /* the name: by Python */
+    char *name;                     /* NULL: not known */
     const void *mark;
     void *owner;
 };
@@ -81,6 +82,7 @@ static void drop(struct kernel *k, struct kernel_thread *t)
         if (t->runtime >= 0)
             close(t->runtime);
     }
+    free(t->name);
     free(t);
 }
 
@@ -212,20 +214,35 @@ pid_t kernel_thread_id(const struct kernel_thread *t)
     return t->outer;
 }
 
-struct str kernel_thread_name(struct kernel *k, struct kernel_thread *t)
+struct str kernel_thread_name(const struct kernel_thread *t)
 {
-    if (t->name_age == 0) {
-        char text[32];
-        if (read_at(k, t->outer, "comm", text, sizeof(text)) > 0) {
-            struct str name = str_trim(str_of(text));
-            if (!str_eq(name, str_of(t->name)))
-                t->mark = NULL;
-            snprintf(t->name, sizeof(t->name), "%.*s", STR_ARG(name));
-        }
-        t->name_age = NAME_LOOKS;
-    }
-    t->name_age--;
     return str_of(t->name);
+}
+
+bool kernel_thread_name_due(struct kernel_thread *t)
+{
+    if (t->name_wait == 0)
+        return true;
+    t->name_wait--;
+    return false;
+}
+
+void kernel_thread_rename(struct kernel *k, struct kernel_thread *t, struct str given, bool more)
+{
+    char text[32];
+    struct str name = given;
+    t->given = t->given || given.len;
+    if (!t->given && read_at(k, t->outer, "comm", text, sizeof(text)) > 0)
+        name = str_trim(str_of(text));
+    /* A thread that just begins gets its name soon, or never. */
+    t->name_looks = t->given || !more ? NAME_LOOKS : t->name_looks * 2 + 1;
+    t->name_looks = t->name_looks < NAME_LOOKS ? t->name_looks : NAME_LOOKS;
+    t->name_wait = t->name_looks - 1;
+    if (!name.len || str_eq(name, str_of(t->name)))
+        return;
+    free(t->name);
+    t->name = str_dup(name);
+    t->mark = NULL;
 }
 
 const void **kernel_thread_mark(struct kernel_thread *t)

@@ -140,7 +140,7 @@ static int add_label(struct record *r, struct str text, struct str root, struct 
 /* Threads that come and go for days would fill the profile with their names. NULL: it is full. */
 static const struct label *make_label(struct record *r, const struct sample_thread *t)
 {
-    char thread[64], text[96];
+    char thread[SAMPLE_NAME_MAX + 32], text[sizeof(thread) + 32];
     if (t->name.len)
         snprintf(thread, sizeof(thread), "thread %d (%.*s)", (int)t->tid, STR_ARG(t->name));
     else

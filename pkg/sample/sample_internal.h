@@ -197,24 +197,20 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread);
 struct async_offsets {
     uint32_t minor;
     uint32_t task_coro, task_name;
-    uint32_t coro_frame; /* the frame, which is in the object */
-    uint32_t type_name, type_base;
-    uint32_t int_tag, int_digits;
+    uint32_t coro_frame;  /* the frame, which is in the object */
     uint32_t thread_task; /* 0: in the dictionary, which the next ones lead to */
-    uint32_t interpreter_modules;
-    uint32_t module_state;
     uint32_t state_task_type, state_current;
-    uint32_t dict_keys;
-    uint32_t keys_index_bytes, keys_kind, keys_entries, keys_head;
 };
 extern const struct async_offsets async_table[];
 extern const size_t async_table_len;
 
+struct objects; /* see objects.h */
+
 /* The asyncio task that a thread runs: a living task whose coroutine's own frame is in the stack,
  * before and after the stack was read. What does not check out is no task. */
 struct async;
-/* NULL: this version does not show tasks. */
-struct async *async_create(struct memory_reader *reader, const struct python_offsets *offsets);
+/* The objects stay the caller's. NULL: this version does not show tasks. */
+struct async *async_create(struct objects *objects);
 void async_destroy(struct async *a); /* NULL is fine */
 /* Before the stack of a thread is read; addresses of its interpreter and of its state. */
 void async_begin(struct async *a, uint64_t interpreter, uint64_t thread);
@@ -226,6 +222,18 @@ bool async_end(struct async *a, const struct raw_frame *frames, size_t n, struct
  * read again. Does what async_begin() does. */
 bool async_missed(struct async *a, uint64_t interpreter, uint64_t thread,
                   const struct raw_frame *frames, size_t n);
+
+/* What Python calls its threads: threading._active. */
+struct names;
+struct names *names_create(struct objects *objects); /* which stay the caller's */
+void names_destroy(struct names *n);                 /* NULL is fine */
+/* Once a look: how many may be read in it is bounded. */
+void names_begin(struct names *n);
+/* Of the thread that pthread_self() says this of; main: the first interpreter, which mostly knows
+ * it, own: the one of its state. "" where Python has none for it. Lives until the next call. False:
+ * not at this look. */
+bool names_read(struct names *n, uint64_t main, uint64_t own, uint64_t pthread,
+                struct str *ret_name);
 
 /* Threads as the kernel knows them. */
 struct kernel;
@@ -239,7 +247,12 @@ int kernel_refresh(struct kernel *k, struct err *err);
  * until the next refresh that does not find it. */
 struct kernel_thread *kernel_find(struct kernel *k, pid_t inner);
 pid_t kernel_thread_id(const struct kernel_thread *t); /* as this /proc numbers it */
-struct str kernel_thread_name(struct kernel *k, struct kernel_thread *t);
+/* Its name, "" at first; whether to find it out (again), which counts the calls; and the one that
+ * Python gives it, "": the kernel's stands for it, if there never was any. `more`: there may be one
+ * soon. */
+struct str kernel_thread_name(const struct kernel_thread *t);
+bool kernel_thread_name_due(struct kernel_thread *t);
+void kernel_thread_rename(struct kernel *k, struct kernel_thread *t, struct str given, bool more);
 /* Whatever is put there goes when the thread, or its name, does. */
 const void **kernel_thread_mark(struct kernel_thread *t);
 void **kernel_thread_owner(struct kernel_thread *t); /* the same for who matches threads */

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "sample/core.h"
+#include "sample/objects.h"
 #include "sample/threads.h"
 
 #define OPEN_TRIES 100          /* 10 ms apart: it may just have been started */
@@ -24,7 +25,9 @@ struct target {
     struct symbols symbols;
     struct kernel *kernel; /* NULL: an image, in which everything runs */
     struct codes *codes;
-    struct async *async; /* NULL: not wanted, or not in this version */
+    struct objects *objects; /* NULL: not wanted, or not in this version; so are the next two */
+    struct async *async;
+    struct names *names;
     struct stack_reader stack;
     struct stack_holder holder;
     struct kernel_thread *held; /* the one whose stack is read */
@@ -189,6 +192,24 @@ static int end_task(struct target *t, struct thread *thread, bool again, struct 
     return -EAGAIN;
 }
 
+static struct str name_of(struct target *t, const struct thread *thread)
+{
+    const struct threads *ts = &t->threads;
+    struct kernel_thread *k = thread->kernel;
+    struct str name = STR("");
+    bool now = true;
+    if (k ? !kernel_thread_name_due(k) : t->kernel != NULL)
+        return k ? kernel_thread_name(k) : name;
+    if (t->names && ts->n_interpreters)
+        now = names_read(t->names, ts->interpreters[ts->n_interpreters - 1].address,
+                         ts->interpreters[thread->interpreter].address, thread->pthread, &name);
+    if (!k)
+        return name;
+    if (now || !kernel_thread_name(k).len)
+        kernel_thread_rename(t->kernel, k, name, t->names != NULL);
+    return kernel_thread_name(k);
+}
+
 static struct sample_thread about(struct target *t, const struct thread *thread)
 {
     struct sample_thread sample = {.id = thread->address};
@@ -196,8 +217,8 @@ static struct sample_thread about(struct target *t, const struct thread *thread)
         sample.tid = kernel_thread_id(thread->kernel);
         sample.mark = kernel_thread_mark(thread->kernel);
     }
-    if (thread->kernel && t->options.names)
-        sample.name = kernel_thread_name(t->kernel, thread->kernel);
+    if (t->options.names)
+        sample.name = name_of(t, thread);
     return sample;
 }
 
@@ -368,6 +389,8 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
         return r;
     }
     t->counts.looks++;
+    if (t->names)
+        names_begin(t->names);
     look_at_status(t);
     if (t->kernel && !t->options.gil)
         kernel_begin(t->kernel);
@@ -422,8 +445,12 @@ static void start(struct target *t)
     t->threads.runtime = t->symbols.runtime;
     t->threads.kernel = t->kernel;
     t->threads.shared = t->options.shared;
-    if (t->options.tasks)
-        t->async = async_create(t->reader, &t->offsets);
+    if (t->options.tasks || t->options.names)
+        t->objects = objects_create(t->reader, &t->offsets, &t->stack.batch);
+    if (t->objects && t->options.tasks)
+        t->async = async_create(t->objects);
+    if (t->objects && t->options.names)
+        t->names = names_create(t->objects);
     if (t->options.shared)
         t->options.shared->targets++;
 }
@@ -540,6 +567,8 @@ void target_close(struct target *t)
     kernel_destroy(t->kernel);
     codes_destroy(t->codes);
     async_destroy(t->async);
+    names_destroy(t->names);
+    free(t->objects);
     stack_reader_finish(&t->stack);
     free(t);
 }

@@ -18,6 +18,7 @@
 #define SAMPLE_THREADS_MAX      8192
 #define SAMPLE_INTERPRETERS_MAX 64
 #define SAMPLE_TEXT_MAX         1024        /* bytes of a name or path; longer ones are cut */
+#define SAMPLE_NAME_MAX         256         /* bytes of a thread's name; longer ones are cut */
 #define SAMPLE_LOOK_MS          250         /* a look that takes longer is cut short */
 #define SAMPLE_MEMORY_MAX       (64u << 20) /* bytes kept from look to look; see sample_shared */
 #define SAMPLE_ALL_THREADS_MAX  16384       /* of all targets that share them */
@@ -32,7 +33,7 @@ struct sample_frame {
 struct sample_thread {
     uint64_t id;       /* as long as it lives */
     pid_t tid;         /* as this /proc numbers it; 0 unknown */
-    struct str name;   /* the kernel's; "" unknown or not asked for */
+    struct str name;   /* Python's, else the kernel's; "" unknown or not asked for */
     const void **mark; /* for the caller, NULL at first: stays with the thread and its name; NULL:
                           there is no place for one */
     bool running, gil; /* runs or waits for a core; holds the interpreter's lock */

@@ -6,7 +6,7 @@
 #include "../unit/sample/described.h"
 #include "base/cleanup.h"
 #include "fuzz.h"
-#include "sample/sample_internal.h"
+#include "sample/objects.h"
 
 #define ARENA       (4u << 20)
 #define BASE        UINT64_C(0x10000000)
@@ -311,44 +311,85 @@ static void make_threads(struct changing *m, size_t n)
         put(m, m->threads[0].innermost, m->frames[SPARE]);
 }
 
-static uint64_t make_type(struct changing *m, const struct async_offsets *o, const char *name)
+static const struct object_offsets *objects_of(const struct changing *m)
 {
-    uint64_t text = fake_alloc(&m->fake, 16), type = fake_alloc(&m->fake, 768);
+    for (size_t i = 0; i < objects_table_len; i++)
+        if (objects_table[i].minor == m->minor)
+            return &objects_table[i];
+    return NULL;
+}
+
+static uint64_t make_type(struct changing *m, const struct object_offsets *o, const char *name,
+                          size_t size)
+{
+    uint64_t text = fake_alloc(&m->fake, 16), type = fake_alloc(&m->fake, size);
     type = ((type + 255) & ~UINT64_C(255)) + TYPE_SHIFT;
     fake_put(&m->fake, text, name, strlen(name) + 1);
     put(m, type + o->type_name, text);
     return type;
 }
 
-static uint64_t make_dict(struct changing *m, const struct async_offsets *o, uint64_t type,
-                          uint64_t key, uint64_t value)
+/* kind: 0 any keys, 1 text, 2 shared ones. */
+static uint64_t make_keys(struct changing *m, const struct object_offsets *o, uint8_t kind,
+                          uint64_t hash, uint64_t key, uint64_t value)
 {
-    uint64_t dict = fake_alloc(&m->fake, 64), keys = fake_alloc(&m->fake, o->keys_head + 128);
-    uint8_t index = 3, text_only = 1;
+    uint64_t keys = fake_alloc(&m->fake, o->keys_head + 128), at = keys + o->keys_head + 8;
+    uint8_t index = 3;
+    put(m, keys + o->keys_entries, 1);
+    if (o->keys_size) {
+        put(m, keys + o->keys_size, 8);
+    } else {
+        fake_put(&m->fake, keys + o->keys_index_bytes, &index, 1);
+        fake_put(&m->fake, keys + o->keys_kind, &kind, 1);
+    }
+    if (o->keys_size || kind == 0) {
+        put(m, at, hash);
+        at += 8;
+    }
+    put(m, at, key);
+    put(m, at + 8, value);
+    return keys;
+}
+
+static uint64_t make_dict(struct changing *m, const struct object_offsets *o, uint64_t type,
+                          uint64_t keys)
+{
+    uint64_t dict = fake_alloc(&m->fake, 64);
     put(m, dict + m->offsets.object_type, type);
     put(m, dict + o->dict_keys, keys);
-    put(m, keys + o->keys_entries, 1);
-    fake_put(&m->fake, keys + o->keys_index_bytes, &index, 1);
-    fake_put(&m->fake, keys + o->keys_kind, &text_only, 1);
-    put(m, keys + o->keys_head + 8, key);
-    put(m, keys + o->keys_head + 16, value);
     add_object(m, dict);
     add_object(m, keys);
     return dict;
 }
 
+static uint64_t make_text_dict(struct changing *m, const struct object_offsets *o, uint64_t type,
+                               const char *name, uint64_t value)
+{
+    uint64_t key = fake_text(&m->fake, name);
+    uint64_t dict = make_dict(m, o, type, make_keys(m, o, 1, 0, key, value));
+    add_object(m, key);
+    return dict;
+}
+
+static void put_modules(struct changing *m, const struct object_offsets *o, uint64_t dict)
+{
+    uint32_t at = m->offsets.interpreter_modules;
+    put(m, m->fake.interpreter + (at ? at : o->interpreter_modules), dict);
+}
+
 /* A task of asyncio that runs in the outermost frame. */
 static void make_task(struct changing *m)
 {
+    const struct object_offsets *objects = objects_of(m);
     const struct async_offsets *o = NULL;
     for (size_t i = 0; i < async_table_len; i++)
         if (async_table[i].minor == m->minor)
             o = &async_table[i];
     if (!o || m->n_frames == SPARE)
         return;
-    uint64_t text = make_type(m, o, "str"), dict = make_type(m, o, "dict");
-    uint64_t task_type = make_type(m, o, "_asyncio.Task"), task = fake_alloc(&m->fake, 256);
-    uint64_t name = fake_text(&m->fake, "t");
+    uint64_t text = make_type(m, objects, "str", 768), dict = make_type(m, objects, "dict", 768);
+    uint64_t task_type = make_type(m, objects, "_asyncio.Task", 768);
+    uint64_t task = fake_alloc(&m->fake, 256), name = fake_text(&m->fake, "t");
     put(m, name + m->offsets.object_type, text);
     put(m, task + m->offsets.object_type, task_type);
     put(m, task + o->task_coro, m->frames[m->n_frames - 1] - o->coro_frame);
@@ -362,16 +403,67 @@ static void make_task(struct changing *m)
         return;
     }
     uint64_t state = fake_alloc(&m->fake, 128), module = fake_alloc(&m->fake, 64);
-    uint64_t key = fake_text(&m->fake, "_asyncio");
-    uint32_t modules = m->offsets.interpreter_modules;
-    modules = modules ? modules : o->interpreter_modules;
+    uint64_t keys = make_keys(m, objects, 1, 0, m->fake.runtime, task);
     put(m, state + o->state_task_type, task_type);
-    put(m, state + o->state_current, make_dict(m, o, dict, m->fake.runtime, task));
-    put(m, module + o->module_state, state);
-    put(m, m->fake.interpreter + modules, make_dict(m, o, dict, key, module));
-    add_object(m, key);
+    put(m, state + o->state_current, make_dict(m, objects, dict, keys));
+    put(m, module + objects->module_state, state);
+    put_modules(m, objects, make_text_dict(m, objects, dict, "_asyncio", module));
     add_object(m, state);
     add_object(m, module);
+}
+
+/* An object whose one attribute is kept as this version keeps it. */
+static uint64_t make_instance(struct changing *m, const struct object_offsets *o, uint64_t dict,
+                              uint64_t key, uint64_t value)
+{
+    uint64_t type = make_type(m, o, "Thread", 1536), object = fake_alloc(&m->fake, 128) + 64;
+    uint64_t values = o->values_valid ? object + 16 : fake_alloc(&m->fake, 64);
+    uint64_t keys = make_keys(m, o, 2, 1, key, 0);
+    uint8_t valid = 1;
+    put(m, object + m->offsets.object_type, type);
+    put(m, type + o->type_flags, 1u << 9 | (o->instance_dict ? 1u << 4 : 0) | 1u << 2);
+    put(m, type + o->type_size, 16);
+    put(m, type + o->type_keys, keys);
+    put(m, values + o->values_first, value);
+    if (o->values_valid) {
+        fake_put(&m->fake, values + o->values_valid, &valid, 1);
+    } else if (o->instance_dict) {
+        put(m, object - (o->instance_values ? o->instance_values : o->instance_dict),
+            o->instance_values ? values : values - 1);
+    } else {
+        uint64_t own = make_dict(m, o, dict, keys);
+        put(m, own + o->dict_values, values);
+        put(m, type + o->type_dict, 24);
+        put(m, object + 24, own);
+    }
+    add_object(m, object - 32);
+    add_object(m, object);
+    add_object(m, keys);
+    add_object(m, type);
+    return object;
+}
+
+/* The first thread's name in threading._active. */
+static void make_name(struct changing *m)
+{
+    const struct object_offsets *o = objects_of(m);
+    uint64_t number = BASE + 0x100000000, key = fake_alloc(&m->fake, 64);
+    uint64_t module = fake_alloc(&m->fake, 64), dict = make_type(m, o, "dict", 768);
+    uint64_t text = make_type(m, o, "str", 768), name = fake_text(&m->fake, "worker");
+    put(m, m->threads[0].address + m->offsets.thread_pthread, number);
+    put(m, key + o->int_count, UINT64_C(2) << o->int_shift);
+    put(m, key + o->int_digits, (number & 0x3fffffff) | number >> 30 << 32);
+    put(m, text + o->type_flags, 1u << 28);
+    put(m, name + m->offsets.object_type, text);
+    uint64_t thread = make_instance(m, o, dict, fake_text(&m->fake, "_name"), name);
+    uint64_t active = make_dict(m, o, dict, make_keys(m, o, 0, number, key, thread));
+    put(m, module + o->module_dict, make_text_dict(m, o, dict, "_active", active));
+    put_modules(m, o, make_text_dict(m, o, dict, "threading", module));
+    add_object(m, key);
+    add_object(m, module);
+    add_object(m, name);
+    add_object(m, text);
+    add_object(m, dict);
 }
 
 int changing_init(struct changing *m, const uint8_t *bytes, size_t len)
@@ -385,6 +477,7 @@ int changing_init(struct changing *m, const uint8_t *bytes, size_t len)
     m->minor = 8 + bytes[0] % 7;
     m->gil = bytes[1] & 4;
     m->tasks = bytes[1] & 16;
+    m->names = bytes[1] & 32;
     size_t depth = bytes[3] < 248 ? bytes[3] % 64 : (bytes[3] - 247u) * 128;
     size_t at = CHANGING_HEADER;
     const struct python_offsets *built = offsets_find(m->minor);
@@ -419,6 +512,8 @@ int changing_init(struct changing *m, const uint8_t *bytes, size_t len)
     add_object(m, gil);
     if (m->tasks)
         make_task(m);
+    else if (m->names)
+        make_name(m);
     for (size_t i = 0; i < m->n_chunks && i < 4; i++)
         add_object(m, m->chunks[i]);
     for (size_t i = 0; i < m->n_frames && i < 64; i++)

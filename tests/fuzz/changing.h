@@ -4,11 +4,12 @@
  *
  *   byte 0    version: 3.(8 + n % 7)
  *        1    1 free-threaded; 2 one code object a frame, not two for all; 4 only the lock's
- * holder; 8 all frames in the newest piece of the data stack 2    further threads, n % 4 3 frames
- * of the first thread: n % 64 below 248, else (n - 247) * 128 4    pieces of its data stack: 1 + n
- * % 64 5    each n-th frame is an object, as generators' are; 0: none 6    statements about the
- * layout that are changed (3.13 and 3.14) then for each of those: which one, a limit, what is taken
- * from it, a shift then changes: operation << 5 | when, a, b, c (see changing.c) */
+ * holder; 8 all frames in the newest piece of the data stack; 16 a task; 32 else a thread's name 2
+ * further threads, n % 4 3 frames of the first thread: n % 64 below 248, else (n - 247) * 128 4
+ * pieces of its data stack: 1 + n % 64 5    each n-th frame is an object, as generators' are; 0:
+ * none 6    statements about the layout that are changed (3.13 and 3.14) then for each of those:
+ * which one, a limit, what is taken from it, a shift then changes: operation << 5 | when, a, b, c
+ * (see changing.c) */
 #pragma once
 
 #include "../unit/sample/fake.h"
@@ -25,7 +26,7 @@ struct changing {
     struct fake fake;
     struct python_offsets offsets;
     unsigned minor;
-    bool gil, tasks;
+    bool gil, tasks, names;
     uint64_t frames[CHANGING_FRAMES_MAX], codes[CHANGING_CODES_MAX], chunks[CHANGING_CHUNKS_MAX];
     uint64_t objects[CHANGING_OBJECTS]; /* one of each kind and more */
     struct fake_thread threads[CHANGING_THREADS];

@@ -20,6 +20,7 @@ static void check(void *context, const struct sample_thread *t)
         FUZZ_CHECK(f->line >= 0);
         FUZZ_CHECK(str_is_utf8(f->function) && str_is_utf8(f->file));
     }
+    FUZZ_CHECK(str_is_utf8(t->name) && t->name.len <= SAMPLE_NAME_MAX);
     FUZZ_CHECK(str_is_utf8(t->task) && (!t->task.len || t->task_at < t->depth));
 }
 
@@ -27,7 +28,7 @@ static void recorded(const uint8_t *bytes, size_t len)
 {
     static struct image image;
     struct target *t = NULL;
-    struct sample_options options = {.idle = true, .tasks = true};
+    struct sample_options options = {.idle = true, .names = true, .tasks = true};
     if (image_load(&image, bytes, len) < 0 ||
         target_open_memory(&image.reader, image.runtime, image.minor, &options, &t, NULL) < 0)
         return;
@@ -43,7 +44,8 @@ static void made_up(const uint8_t *bytes, size_t len)
     struct target *t = NULL;
     if (changing_init(&memory, bytes, len) < 0)
         return;
-    struct sample_options options = {.idle = true, .gil = memory.gil, .tasks = memory.tasks};
+    struct sample_options options = {
+        .idle = true, .gil = memory.gil, .names = memory.names, .tasks = memory.tasks};
     if (target_open_memory(&memory.reader, memory.fake.runtime, memory.minor, &options, &t, NULL) <
         0)
         return;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "fake.h"
+#include "sample/objects.h"
 
 #define ARENA    (176u << 20)
 #define PAGE_MAX (64u << 10) /* of any kernel */
@@ -181,6 +182,53 @@ static void endless_names(void)
     in_background(rename_all);
 }
 
+/* Keys lead nowhere, but for the last one. kind: 0 any, 1 text. */
+static uint64_t wild_dict(const struct object_offsets *o, uint8_t kind, size_t n, uint64_t hash,
+                          uint64_t key, uint64_t value)
+{
+    size_t size = kind ? 16 : 24;
+    uint64_t dict = fake_alloc(&f, 64), type = fake_alloc(&f, 1024);
+    uint64_t keys = fake_alloc(&f, o->keys_head + 8 + n * size), at = keys + o->keys_head + 8;
+    uint8_t index = 3;
+    fake_put64(&f, type + o->type_name, fake_text(&f, "dict") + f.offsets->text_ascii);
+    fake_put64(&f, dict + f.offsets->object_type, type);
+    fake_put64(&f, dict + o->dict_keys, keys);
+    fake_put(&f, keys + o->keys_index_bytes, &index, 1);
+    fake_put(&f, keys + o->keys_kind, &kind, 1);
+    fake_put64(&f, keys + o->keys_entries, n);
+    for (size_t i = 0; i < n; i++, at += size) {
+        bool last = i == n - 1;
+        if (!kind)
+            fake_put64(&f, at, hash);
+        fake_put64(&f, at + size - 16, last || !kind ? key : UINT64_C(0xdeadbeef000) + i);
+        fake_put64(&f, at + size - 8, value);
+    }
+    return dict;
+}
+
+/* A name of a thread that takes as long to find as can be, and is none. */
+static void wild_names(void)
+{
+    const struct object_offsets *o = objects_table;
+    while (o->minor != 12)
+        o++;
+    sane();
+    uint64_t number = UINT64_C(1) << 40, key = fake_alloc(&f, 64), module = fake_alloc(&f, 64);
+    uint64_t type = fake_alloc(&f, 1024), object = fake_alloc(&f, 128) + 64;
+    fake_put64(&f, threads[0].address + f.offsets->thread_pthread, number);
+    fake_put64(&f, key + o->int_count, 2u << 3);
+    fake_put64(&f, key + o->int_digits, number >> 30 << 32);
+    fake_put64(&f, object + f.offsets->object_type, type);
+    fake_put64(&f, type + o->type_flags, 1u << 4);
+    fake_put64(&f, object - o->instance_dict,
+               wild_dict(o, 1, 4096, 0, fake_text(&f, "_name"), object));
+    uint64_t active = wild_dict(o, 0, 16384, number, key, object);
+    fake_put64(&f, module + o->module_dict,
+               wild_dict(o, 1, 4096, 0, fake_text(&f, "_active"), active));
+    fake_put64(&f, f.interpreter + o->interpreter_modules,
+               wild_dict(o, 1, 32768, 0, fake_text(&f, "threading"), module));
+}
+
 /* Pages that come and go. */
 static void *unmap(void *argument)
 {
@@ -269,6 +317,7 @@ static const struct {
     {"wild", wild},
     {"endless-texts", endless_texts},
     {"endless-names", endless_names},
+    {"wild-names", wild_names},
     {"exhausting", exhausting},
     {"vanishing", many, vanish},
     {"truncated", many, truncated},

@@ -74,7 +74,7 @@ int main(int argc, char **argv)
     memory_process_init(&r.process, (pid_t)pid);
     _cleanup_(target_closep) struct target *t = NULL;
     if (target_open_memory(&r.reader, symbols.runtime, (unsigned)minor,
-                           &(struct sample_options){.tasks = true}, &t, &err) < 0 ||
+                           &(struct sample_options){.names = true, .tasks = true}, &t, &err) < 0 ||
         target_look(t, ignore, NULL, &err) < 0 || target_look(t, ignore, NULL, &err) < 0) {
         fprintf(stderr, "record_image: %s\n", err.message);
         return 1;

@@ -67,9 +67,11 @@ static void end(pid_t pid)
 }
 
 static const char *const modes[] = {
-    "sane",      "cycle-threads", "cycle-interpreters", "cycle-frames", "million-threads",
-    "wild",      "endless-texts", "endless-names",      "exhausting",   "vanishing",
-    "truncated", "slow",
+    "sane",          "cycle-threads",   "cycle-interpreters",
+    "cycle-frames",  "million-threads", "wild",
+    "endless-texts", "endless-names",   "wild-names",
+    "exhausting",    "vanishing",       "truncated",
+    "slow",
 };
 
 static void ignore(void *context, const struct sample_thread *t)
@@ -89,7 +91,8 @@ static void test_looks_end(void **state)
         struct target *t = NULL;
         struct err err = ERR_INIT;
         int64_t longest = 0, begun = now_ms();
-        int r = target_open(proc, pid, &(struct sample_options){.idle = true}, &t, &err);
+        int r =
+            target_open(proc, pid, &(struct sample_options){.idle = true, .names = true}, &t, &err);
         int64_t open = now_ms() - begun;
         turn(pid);
         for (int look = 0; r == 0 && look < 8; look++) {

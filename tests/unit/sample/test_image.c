@@ -11,12 +11,16 @@
 #include "image.h"
 #include "sample/target.h"
 
-/* Those with tasks slept in a task of asyncio's, those without in plain functions. */
-static const char *const names[] = {"3.8",  "3.9",        "3.10",       "3.11",      "3.12",
-                                    "3.13", "3.12-tasks", "3.13-tasks", "3.14-tasks"};
+/* Those with tasks slept in a task of asyncio's, those without in plain functions, some of them in
+ * a thread with a name. */
+static const char *const names[] = {
+    "3.8",        "3.9",        "3.10",      "3.11",       "3.12",       "3.13",      "3.12-tasks",
+    "3.13-tasks", "3.14-tasks", "3.8-names", "3.11-names", "3.12-names", "3.14-names"};
 
 static const char *expected(const char *name)
 {
+    if (strstr(name, "-names"))
+        return "(thread fetch caf\u00e9) inner:3 outer:5 <module>:10 ";
     return strstr(name, "-tasks") ? "inner:12 outer:14 (task fetch caf\u00e9) <module>:18 "
                                   : "inner:4 outer:6 <module>:7 ";
 }
@@ -24,6 +28,8 @@ static const char *expected(const char *name)
 static void see(void *context, const struct sample_thread *t)
 {
     struct buf *out = context;
+    if (t->name.len)
+        buf_appendf(out, "(thread %.*s) ", STR_ARG(t->name));
     for (size_t i = 0; i < t->depth; i++) {
         buf_appendf(out, "%.*s:%d ", STR_ARG(t->frames[i]->function), (int)t->frames[i]->line);
         if (t->task.len && i == t->task_at)
@@ -45,7 +51,8 @@ static void look(struct image *image, struct buf *out)
 {
     _cleanup_(target_closep) struct target *t = NULL;
     if (target_open_memory(&image->reader, image->runtime, image->minor,
-                           &(struct sample_options){.idle = true, .tasks = true}, &t, NULL) < 0)
+                           &(struct sample_options){.idle = true, .names = true, .tasks = true}, &t,
+                           NULL) < 0)
         return;
     for (int i = 0; i < 2; i++) {
         buf_clear(out);
@@ -68,17 +75,16 @@ static void test_recorded(void **state)
     }
 }
 
-/* Without its task, if that could not be read. */
+/* Without its task, or its thread's name, if that could not be read. */
 static bool is_right(const char *name, struct str stack)
 {
     struct str whole = str_of(expected(name)), rest = stack;
-    ssize_t task = str_find(whole, STR("(task "));
-    if (task < 0 || str_eq(stack, whole))
+    ssize_t left_out = str_find(whole, STR("("));
+    if (left_out < 0 || str_eq(stack, whole))
         return str_eq(stack, whole);
-    ssize_t end = str_find(whole, STR(") "));
-    return str_eq(str_sub(rest, 0, (size_t)task), str_sub(whole, 0, (size_t)task)) &&
-           str_eq(str_sub(rest, (size_t)task, rest.len),
-                  str_sub(whole, (size_t)end + 2, whole.len));
+    size_t at = (size_t)left_out, end = (size_t)str_find(whole, STR(") ")) + 2;
+    return str_eq(str_sub(rest, 0, at), str_sub(whole, 0, at)) &&
+           str_eq(str_sub(rest, at, rest.len), str_sub(whole, end, whole.len));
 }
 
 /* Whatever read fails, and from then on all: no stack, or the right one. */
