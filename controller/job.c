@@ -3,7 +3,7 @@
 #include "crypto/digest.h"
 
 #define UPLOAD_MARGIN_S  90 /* for finding the process, making the formats and handing them in */
-#define GRACE_PERIOD_S   8  /* py-spy gets 3 s to end; the rest is for the runner's own words */
+#define GRACE_PERIOD_S   8  /* a sampler gets 3 s to end; the rest is for the runner's own words */
 #define RUNNER_CONTAINER "runner"
 
 void job_name(struct str profile_uid, struct str pod_uid, char ret[static JOB_NAME_MAX])

@@ -20,8 +20,8 @@ int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *
                  void (*done)(void *context), void *context, struct native **ret, struct err *err);
 void native_stop(struct native *n);
 /* It does not come back: reading a page that never comes ends with this process, or the other one.
- * The profile is its own from then on; done is not called any more. Only then may it be destroyed.
- */
+ * The profile is its own from then on; done is not called any more.
+ * To be destroyed only when reading has come to its end all the same. */
 void native_abandon(struct native *n);
 struct record_result native_result(const struct native *n); /* once it has ended */
 void native_destroy(struct native *n);                      /* stops first; NULL is fine */

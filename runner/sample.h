@@ -9,7 +9,7 @@ enum sampler_state {
     SAMPLER_IDLE,     /* not started */
     SAMPLER_STARTING, /* py-spy reads the interpreter */
     SAMPLER_SAMPLING,
-    SAMPLER_ENDING, /* SIGINT is sent */
+    SAMPLER_ENDING, /* SIGINT is sent, or ours was told to stop */
     SAMPLER_KILLED, /* SIGKILL is sent */
     SAMPLER_ENDED,
 };
@@ -53,7 +53,8 @@ struct sampler {
  */
 void sampler_start(struct sampler *s, struct run *run, const struct candidate *candidate,
                    bool own_namespace);
-/* SIGINT, which lets py-spy write its profile; SIGKILL 3 s later. */
+/* SIGINT, which lets py-spy write its profile; SIGKILL 3 s later. Ours stops by itself; after the
+ * same time it is left behind. */
 void sampler_cancel(struct sampler *s);
 /* py-spy was reaped. max_memory: bytes. */
 void sampler_reaped(struct sampler *s, int wait_status, int64_t max_memory);

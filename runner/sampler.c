@@ -13,7 +13,7 @@
 #define START_MS         30000 /* to read the symbols of the target; large binaries take seconds */
 #define LATE_MS          1000 /* that it may sample longer than asked for, when it cannot keep up */
 #define KILL_AFTER_MS    3000
-#define STUCK_MS         5000 /* that our own may take to come back */
+#define STUCK_MS         2000 /* that our own may take longer than asked for, until it is told */
 #define TAKEOVER_MIN_MS  1000
 #define LOOK_EVERY_MS    500
 #define NAMESPACE_END_MS 500
@@ -42,7 +42,7 @@ static void begin_end(struct sampler *s)
     if (s->native) {
         native_stop(s->native);
         s->state = SAMPLER_ENDING;
-        loop_timer_arm(s->run->loop, &s->deadline, STUCK_MS);
+        loop_timer_arm(s->run->loop, &s->deadline, KILL_AFTER_MS);
         return;
     }
     /* It is our child and not reaped, so the number is its own. */
@@ -75,14 +75,23 @@ static void abandon(struct sampler *s)
     s->profile = run_create_profile(s->run, true);
     release(s);
     end_early(s, REASON_PROFILER_FAILED,
-              "reading the process's memory does not come back; what was sampled is lost");
+              s->target_stopped
+                  ? "the process is stopped (state T), and reading its memory does not "
+                    "come back; what was sampled is lost"
+                  : "reading the process's memory does not come back; what was "
+                    "sampled is lost");
 }
 
 static void on_deadline(struct loop_timer *timer)
 {
     struct sampler *s = CONTAINER_OF(timer, struct sampler, deadline);
-    if (s->native) {
+    /* It is told first: after a pause of this whole process it has had no time to end. */
+    if (s->native && s->state == SAMPLER_ENDING) {
         abandon(s);
+        return;
+    }
+    if (s->native) {
+        begin_end(s);
         return;
     }
     if (s->state == SAMPLER_ENDING) {
@@ -327,7 +336,7 @@ static void take_over(struct sampler *s, const struct record_result *result)
     char text[128];
     struct err err = ERR_INIT;
     snprintf(text, sizeof(text), "%lld stacks could not be read in %lld looks, and none could",
-             (long long)result->counts.errors, (long long)result->looks);
+             (long long)result->counts.unread, (long long)result->looks);
     tell_engine(s, ENGINE_PYSPY, ENGINE_REASON_NATIVE_FAILED, text);
     log_warn("py-spy takes over", LOG_I("pid", s->handle.pid), LOG_C("why", text));
     native_destroy(s->native);

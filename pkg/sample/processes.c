@@ -26,6 +26,7 @@ static void add_counts(struct sample_counts *to, const struct sample_counts *fro
     to->held += from->held;
     to->cut += from->cut;
     to->unasked += from->unasked;
+    to->unread += from->unread;
 }
 
 static void free_process(struct process *p)

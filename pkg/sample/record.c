@@ -352,7 +352,7 @@ static void nap_until(struct record *r, int64_t until)
 static bool is_hopeless(const struct record *r)
 {
     return r->options.hopeless && profile_samples(r->profile) == 0 &&
-           processes_counts(&r->processes).errors >= r->options.hopeless;
+           processes_counts(&r->processes).unread >= r->options.hopeless;
 }
 
 static bool sweep_due(const struct record *r)

@@ -48,7 +48,7 @@ struct record_options {
     bool async_tasks;   /* a frame for the running task of asyncio, where it is shown */
     bool nonblocking;   /* no thread waits while it is read, see target.h */
     bool command_lines; /* in the root frames of processes; they may hold secrets */
-    int64_t hopeless;   /* errors before the first stack, at which it ends early; 0: none */
+    int64_t hopeless;   /* stacks that cannot be read before one can, at which it ends; 0: none */
     size_t parts;       /* records that run at the same time and share what bounds memory; 0: one */
     void (*progress)(void *context); /* about every 100 ms; NULL: none */
     void *context;

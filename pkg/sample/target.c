@@ -10,7 +10,7 @@
 #include "sample/objects.h"
 #include "sample/threads.h"
 
-#define OPEN_TRIES 100          /* 10 ms apart: it may just have been started */
+#define OPEN_TRIES 20
 #define COPY_KEPT  (256u << 10) /* bytes of the copy of a stack that stay from look to look */
 #define ATTACHED   (1u << 4)    /* status: may run Python code; with a lock only its holder is */
 
@@ -85,6 +85,22 @@ static int look_at_heads(struct target *t, struct thread *expected, bool *ret_sa
         same = heads[i] == t->threads.interpreters[i].head;
     *ret_same = same;
     return e;
+}
+
+/* A thread that has the lock runs, whatever the kernel knows of it; looking for it there first, it
+ * might have ended by then. At the next look it is looked for. */
+static bool holder_comes_first(struct target *t)
+{
+    bool first = false;
+    for (size_t i = 0; i < t->threads.n; i++) {
+        struct thread *thread = t->threads.at[i];
+        const struct interpreter *ip = &t->threads.interpreters[thread->interpreter];
+        if (thread->kernel || thread->came_first || ip->locked != 1 ||
+            ip->holder != thread->address)
+            continue;
+        first = thread->came_first = true;
+    }
+    return first;
 }
 
 /* Free-threaded builds tell for each thread whether it is attached. */
@@ -266,6 +282,7 @@ static bool count_stack(struct target *t, struct thread *thread, struct sample_t
     }
     if (e < 0) {
         t->counts.errors++;
+        t->counts.unread += e != -ETIME;
         threads_expire(&t->threads);
     } else {
         compact(t, &task_at);
@@ -378,6 +395,8 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
         e = refresh(t);
         if (e == 0 || t->threads.n)
             e = look_at_heads(t, NULL, &same);
+        if (!holder_comes_first(t))
+            threads_seek(&t->threads);
     }
     if (e < 0) {
         int r = e == -ETIME ? 0 : still_there(t, err);

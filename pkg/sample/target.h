@@ -74,6 +74,7 @@ struct sample_counts {
     int64_t held;    /* times that a thread waited while it was read */
     int64_t cut;     /* looks that took too long: what was left of them is among the errors */
     int64_t unasked; /* of the errors: the kernel could not be asked, for want of descriptors */
+    int64_t unread;  /* of the errors: stacks that were tried to read, in vain */
 };
 
 struct target;

