@@ -87,22 +87,6 @@ static int look_at_heads(struct target *t, struct thread *expected, bool *ret_sa
     return e;
 }
 
-/* A thread that has the lock runs, whatever the kernel knows of it; looking for it there first, it
- * might have ended by then. At the next look it is looked for. */
-static bool holder_comes_first(struct target *t)
-{
-    bool first = false;
-    for (size_t i = 0; i < t->threads.n; i++) {
-        struct thread *thread = t->threads.at[i];
-        const struct interpreter *ip = &t->threads.interpreters[thread->interpreter];
-        if (thread->kernel || thread->came_first || ip->locked != 1 ||
-            ip->holder != thread->address)
-            continue;
-        first = thread->came_first = true;
-    }
-    return first;
-}
-
 /* Free-threaded builds tell for each thread whether it is attached. */
 static void look_at_status(struct target *t)
 {
@@ -395,7 +379,7 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
         e = refresh(t);
         if (e == 0 || t->threads.n)
             e = look_at_heads(t, NULL, &same);
-        if (!holder_comes_first(t))
+        if (!threads_holder_first(&t->threads))
             threads_seek(&t->threads);
     }
     if (e < 0) {

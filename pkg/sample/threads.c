@@ -314,6 +314,20 @@ int threads_refresh(struct threads *ts)
     return e;
 }
 
+bool threads_holder_first(struct threads *ts)
+{
+    bool first = false;
+    for (size_t i = 0; i < ts->n; i++) {
+        struct thread *thread = ts->at[i];
+        const struct interpreter *ip = &ts->interpreters[thread->interpreter];
+        if (thread->kernel || thread->came_first || ip->locked != 1 ||
+            ip->holder != thread->address)
+            continue;
+        first = thread->came_first = true;
+    }
+    return first;
+}
+
 void threads_seek(struct threads *ts)
 {
     if (!ts->wanted)

@@ -47,6 +47,9 @@ struct threads {
 /* Walks all lists; what the kernel knows is as of before. 0, or -errno: what was found until then
  * stays, and so do the threads that were known before. */
 int threads_refresh(struct threads *ts);
+/* After a walk, and with the locks as just read: whether to read stacks before threads_seek(). Who
+ * has a lock runs, whatever the kernel knows of it, and might have ended by then. Once for each. */
+bool threads_holder_first(struct threads *ts);
 /* After a walk: looks for those that the kernel is not known to have, if it is time to. */
 void threads_seek(struct threads *ts);
 /* Whether the last walk is so long ago that there should be another. */
