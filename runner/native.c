@@ -9,16 +9,33 @@
 
 #define HOPELESS 100 /* stacks that could not be read, and none that could */
 
+/* As the thread goes through them. */
+enum native_step {
+    NATIVE_OPENING,
+    NATIVE_SAMPLING,
+    NATIVE_FAILED, /* to open it */
+    NATIVE_ENDED,
+};
+
 struct native {
     struct loop *loop;
-    struct loop_watch watch; /* its descriptor becomes readable at the end */
-    struct record *record;
+    struct loop_watch watch; /* its descriptor becomes readable at each step */
+    struct native_events events;
+    int proc; /* of the node */
+    pid_t pid;
+    struct record_options options;
     struct profile *profile; /* the caller's, until it was abandoned */
     bool abandoned;
     pthread_t thread;
     bool joined;
-    void (*done)(void *context);
-    void *context;
+    enum native_step told; /* the loop */
+
+    /* What the thread writes. */
+    _Atomic enum native_step step;
+    struct record *_Atomic record; /* NULL: not open yet */
+    atomic_bool stop;              /* for when it is */
+    int code;                      /* of opening, with err, once that has failed */
+    struct err err;
 };
 
 int native_or_not(const struct sampling_spec *sampling, enum engine_reason *ret_why)
@@ -51,13 +68,29 @@ const char *native_accuracy(const struct sampling_spec *sampling)
     return sampling->gil ? "GILOnly" : sampling->idle ? "IdleCounted" : "Full";
 }
 
+static void enter(struct native *n, enum native_step step)
+{
+    uint64_t one = 1;
+    atomic_store(&n->step, step);
+    while (write(n->watch.fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
+}
+
 static void *work(void *argument)
 {
     struct native *n = argument;
-    record_run(n->record);
-    uint64_t one = 1;
-    while (write(n->watch.fd, &one, sizeof(one)) < 0 && errno == EINTR)
-        ;
+    struct record *record;
+    n->code = record_create(n->proc, n->pid, &n->options, n->profile, &record, &n->err);
+    if (n->code < 0) {
+        enter(n, NATIVE_FAILED);
+        return NULL;
+    }
+    atomic_store(&n->record, record);
+    if (atomic_load(&n->stop))
+        record_stop(record);
+    enter(n, NATIVE_SAMPLING);
+    record_run(record);
+    enter(n, NATIVE_ENDED);
     return NULL;
 }
 
@@ -73,45 +106,59 @@ static void join(struct native *n)
     n->watch.fd = -1;
 }
 
-static void on_end(struct loop_watch *watch)
+static void on_step(struct loop_watch *watch)
 {
     struct native *n = CONTAINER_OF(watch, struct native, watch);
-    join(n);
-    n->done(n->context);
+    uint64_t steps;
+    if (read(watch->fd, &steps, sizeof(steps)) < 0)
+        return;
+    enum native_step step = atomic_load(&n->step), told = n->told;
+    n->told = step;
+    if (step == NATIVE_FAILED) {
+        join(n);
+        n->events.opened(n->events.context, n->code, &n->err);
+        return;
+    }
+    if (told == NATIVE_OPENING)
+        n->events.opened(n->events.context, 0, NULL);
+    if (step == NATIVE_ENDED) {
+        join(n);
+        n->events.done(n->events.context);
+    }
 }
 
 int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *profile,
-                 void (*done)(void *context), void *context, struct native **ret, struct err *err)
+                 const struct native_events *events, struct native **ret, struct err *err)
 {
     const struct sampling_spec *sampling = &run->task.sampling;
-    struct record_options options = {
-        .rate = sampling->rate,
-        .duration_ms = sampling->duration_ms,
-        .gil = sampling->gil,
-        .idle = sampling->idle,
-        .subprocesses = subprocesses,
-        .threads = sampling->threads,
-        .functions = sampling->functions,
-        .async_tasks = sampling->async_tasks,
-        .nonblocking = sampling->nonblocking,
-        .command_lines = sampling->command_lines,
-        .hopeless = sampling->engine == ENGINE_AUTO ? HOPELESS : 0,
-        .parts = run->chosen.len,
-    };
-    _cleanup_(record_destroyp) struct record *record = NULL;
-    int r = record_create(run->proc, pid, &options, profile, &record, err);
-    if (r < 0)
-        return r;
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (fd < 0)
         return err_set_errno(err, errno, "eventfd");
     struct native *n = xcalloc(1, sizeof(*n));
-    *n = (struct native){.loop = run->loop,
-                         .watch = {.fd = fd, .ready = on_end},
-                         .record = record,
-                         .profile = profile,
-                         .done = done,
-                         .context = context};
+    *n = (struct native){
+        .loop = run->loop,
+        .watch = {.fd = fd, .ready = on_step},
+        .events = *events,
+        .proc = run->proc,
+        .pid = pid,
+        .options =
+            {
+                .rate = sampling->rate,
+                .duration_ms = sampling->duration_ms,
+                .gil = sampling->gil,
+                .idle = sampling->idle,
+                .subprocesses = subprocesses,
+                .threads = sampling->threads,
+                .functions = sampling->functions,
+                .async_tasks = sampling->async_tasks,
+                .nonblocking = sampling->nonblocking,
+                .command_lines = sampling->command_lines,
+                .hopeless = sampling->engine == ENGINE_AUTO ? HOPELESS : 0,
+                .parts = run->chosen.len,
+            },
+        .profile = profile,
+        .err = ERR_INIT,
+    };
     int e = pthread_create(&n->thread, NULL, work, n);
     if (e != 0) {
         close(fd);
@@ -119,7 +166,6 @@ int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *
         return err_set_errno(err, e, "thread of the sampler");
     }
     pthread_setname_np(n->thread, "sampler");
-    (void)TAKE(record);
     loop_watch_add(run->loop, &n->watch);
     *ret = n;
     return 0;
@@ -127,7 +173,10 @@ int native_start(struct run *run, pid_t pid, bool subprocesses, struct profile *
 
 void native_stop(struct native *n)
 {
-    record_stop(n->record);
+    atomic_store(&n->stop, true);
+    struct record *record = atomic_load(&n->record);
+    if (record)
+        record_stop(record);
 }
 
 void native_abandon(struct native *n)
@@ -143,14 +192,15 @@ bool native_gives_up(const struct sampling_spec *sampling, const struct record_r
 
 struct record_result native_result(const struct native *n)
 {
-    return record_result(n->record);
+    const struct record *record = atomic_load(&n->record);
+    return record ? record_result(record) : (struct record_result){0};
 }
 
 void native_destroy(struct native *n)
 {
     if (!n)
         return;
-    record_stop(n->record);
+    native_stop(n);
     join(n);
     record_destroy(n->record);
     if (n->abandoned)
@@ -184,6 +234,9 @@ void native_judge(const struct native_facts *f, struct outcome *ret)
     else if (f->target_exited)
         outcome_set(ret, REASON_PROCESS_EXITED,
                     "the process ended before there was a sample to keep");
+    else if (f->timed_out)
+        outcome_set(ret, REASON_PROFILER_FAILED,
+                    "it took too long to open the process; nothing was sampled");
     else if (samples > 0)
         outcome_set(ret, REASON_NONE, "%s", "");
     else if (f->result->counts.errors > 0)

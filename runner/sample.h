@@ -7,7 +7,7 @@
 
 enum sampler_state {
     SAMPLER_IDLE,     /* not started */
-    SAMPLER_STARTING, /* py-spy reads the interpreter */
+    SAMPLER_STARTING, /* it finds the interpreter */
     SAMPLER_SAMPLING,
     SAMPLER_ENDING, /* SIGINT is sent, or ours was told to stop */
     SAMPLER_KILLED, /* SIGKILL is sent */

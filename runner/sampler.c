@@ -5,12 +5,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_MS         30000 /* to read the symbols of the target; large binaries take seconds */
+#define START_MS         30000 /* to open the target; the symbols of large binaries take seconds */
 #define LATE_MS          1000 /* that it may sample longer than asked for, when it cannot keep up */
 #define KILL_AFTER_MS    3000
 #define STUCK_MS         2000 /* that our own may take longer than asked for, until it is told */
@@ -74,12 +73,12 @@ static void abandon(struct sampler *s)
     s->abandoned = TAKE(s->native);
     s->profile = run_create_profile(s->run, true);
     release(s);
-    end_early(s, REASON_PROFILER_FAILED,
-              s->target_stopped
-                  ? "the process is stopped (state T), and reading its memory does not "
-                    "come back; what was sampled is lost"
-                  : "reading the process's memory does not come back; what was "
-                    "sampled is lost");
+    char text[128];
+    snprintf(text, sizeof(text), "%s%s",
+             s->target_stopped ? "the process is stopped (state T), and " : "",
+             s->attached ? "reading its memory does not come back; what was sampled is lost"
+                         : "opening it does not come back");
+    end_early(s, REASON_PROFILER_FAILED, text);
 }
 
 static void on_deadline(struct loop_timer *timer)
@@ -91,6 +90,7 @@ static void on_deadline(struct loop_timer *timer)
         return;
     }
     if (s->native) {
+        s->timed_out = s->state == SAMPLER_STARTING;
         begin_end(s);
         return;
     }
@@ -195,32 +195,11 @@ static int spawn_pyspy(struct sampler *s, struct err *err)
     return r;
 }
 
-static void on_native_end(void *context);
-
 static void watch_target(struct sampler *s)
 {
     s->target_watch.fd = s->handle.pidfd;
     loop_watch_add(s->run->loop, &s->target_watch);
     loop_timer_arm(s->run->loop, &s->look, LOOK_EVERY_MS);
-}
-
-static int start_native(struct sampler *s, struct err *err)
-{
-    struct run *run = s->run;
-    const struct sampling_spec *sampling = &run->task.sampling;
-    if (!sampling->command_lines)
-        profile_scrub_process_frames(s->profile);
-    int r = native_start(run, s->handle.pid, sampling->subprocesses && run->chosen.len == 1,
-                         s->profile, on_native_end, s, &s->native, err);
-    if (r < 0)
-        return r;
-    s->accuracy = native_accuracy(sampling);
-    s->state = SAMPLER_SAMPLING;
-    s->attached = true;
-    s->began_ms = clock_monotonic_ms(&clock_system);
-    watch_target(s);
-    loop_timer_arm(run->loop, &s->deadline, s->duration_ms + STUCK_MS);
-    return 0;
 }
 
 static void tell_engine(struct sampler *s, int engine, enum engine_reason why, const char *message)
@@ -250,26 +229,113 @@ static int start_pyspy(struct sampler *s, struct err *err)
     return 0;
 }
 
-static int start_engine(struct sampler *s, struct err *err)
+static void fail_start(struct sampler *s, int code, const char *message)
+{
+    end_early(s,
+              code == ERR_NOT_FOUND                               ? REASON_PROCESS_EXITED
+              : code == ERR_FORBIDDEN                             ? REASON_PERMISSION_DENIED
+              : code == ERR_INVALID && s->engine == ENGINE_NATIVE ? REASON_UNSUPPORTED_PYTHON
+                                                                  : REASON_PROFILER_FAILED,
+              message);
+}
+
+static void start_pyspy_instead(struct sampler *s, enum engine_reason why, const char *message)
+{
+    struct err err = ERR_INIT;
+    tell_engine(s, ENGINE_PYSPY, why, message);
+    log_warn("py-spy takes over", LOG_I("pid", s->handle.pid), LOG_C("why", message));
+    int r = start_pyspy(s, &err);
+    if (r < 0)
+        fail_start(s, r, err.message);
+}
+
+/* Why it is to end already, or has; false: there is no reason. */
+static bool is_over(const struct sampler *s, struct outcome *ret)
+{
+    struct record_result nothing = {0};
+    struct native_facts facts = {
+        .result = &nothing,
+        .cancelled = s->cancelled,
+        .timed_out = s->timed_out,
+        .target_stopped = s->target_stopped,
+        .target_exited = !target_lives(s),
+    };
+    native_judge(&facts, ret);
+    return facts.cancelled || facts.timed_out || facts.target_stopped || facts.target_exited;
+}
+
+static void on_native_failed(struct sampler *s, int code, struct err *err)
 {
     const struct sampling_spec *sampling = &s->run->task.sampling;
+    struct outcome over;
+    native_destroy(s->native);
+    s->native = NULL;
+    release(s);
+    enum engine_reason why = native_takeover(sampling, code);
+    if (is_over(s, &over)) {
+        end_early(s, over.reason, over.message);
+    } else if (why != ENGINE_REASON_NONE) {
+        start_pyspy_instead(s, why, err->message);
+    } else {
+        if (sampling->engine == ENGINE_NATIVE)
+            err_wrap(err, "sampling.engine Native");
+        fail_start(s, code, err->message);
+    }
+}
+
+static void on_native_opened(void *context, int code, const struct err *err)
+{
+    struct sampler *s = context;
+    if (code < 0) {
+        struct err own = *err;
+        on_native_failed(s, code, &own);
+        return;
+    }
+    s->accuracy = native_accuracy(&s->run->task.sampling);
+    s->began_ms = clock_monotonic_ms(&clock_system);
+    /* The number may have become another's before it was opened. */
+    s->attached = target_lives(s);
+    if (!s->attached)
+        native_stop(s->native);
+    if (s->state != SAMPLER_STARTING)
+        return; /* it is to end already */
+    s->state = SAMPLER_SAMPLING;
+    loop_timer_arm(s->run->loop, &s->deadline, s->duration_ms + STUCK_MS);
+}
+
+static void on_native_end(void *context);
+
+static void start_native(struct sampler *s)
+{
+    struct run *run = s->run;
+    const struct sampling_spec *sampling = &run->task.sampling;
+    struct native_events events = {on_native_opened, on_native_end, s};
+    struct err err = ERR_INIT;
+    if (!sampling->command_lines)
+        profile_scrub_process_frames(s->profile);
+    s->state = SAMPLER_STARTING;
+    int r = native_start(run, s->handle.pid, sampling->subprocesses && run->chosen.len == 1,
+                         s->profile, &events, &s->native, &err);
+    if (r < 0) {
+        on_native_failed(s, r, &err);
+        return;
+    }
+    watch_target(s);
+    loop_timer_arm(run->loop, &s->deadline, START_MS);
+}
+
+static int start_engine(struct sampler *s, struct err *err)
+{
     enum engine_reason why;
-    int engine = native_or_not(sampling, &why);
+    int engine = native_or_not(&s->run->task.sampling, &why);
     tell_engine(s, engine, why,
                 why == ENGINE_REASON_NATIVE_STACKS
                     ? "sampling.native: the stacks of C are read by py-spy only"
                     : "");
     if (engine == ENGINE_PYSPY)
         return start_pyspy(s, err);
-    int r = start_native(s, err);
-    why = r < 0 ? native_takeover(sampling, r) : ENGINE_REASON_NONE;
-    if (r < 0 && why == ENGINE_REASON_NONE)
-        return err_wrap(err, "sampling.engine Native");
-    if (r == 0)
-        return 0;
-    tell_engine(s, ENGINE_PYSPY, why, err->message);
-    *err = ERR_INIT;
-    return start_pyspy(s, err);
+    start_native(s);
+    return 0;
 }
 
 static int hold(struct sampler *s, struct err *err)
@@ -315,12 +381,7 @@ void sampler_start(struct sampler *s, struct run *run, const struct candidate *c
     if (r == 0)
         r = start_engine(s, &err);
     if (r < 0)
-        end_early(s,
-                  r == ERR_NOT_FOUND                               ? REASON_PROCESS_EXITED
-                  : r == ERR_FORBIDDEN                             ? REASON_PERMISSION_DENIED
-                  : r == ERR_INVALID && s->engine == ENGINE_NATIVE ? REASON_UNSUPPORTED_PYTHON
-                                                                   : REASON_PROFILER_FAILED,
-                  err.message);
+        fail_start(s, r, err.message);
 }
 
 void sampler_cancel(struct sampler *s)
@@ -334,11 +395,8 @@ void sampler_cancel(struct sampler *s)
 static void take_over(struct sampler *s, const struct record_result *result)
 {
     char text[128];
-    struct err err = ERR_INIT;
     snprintf(text, sizeof(text), "%lld stacks could not be read in %lld looks, and none could",
              (long long)result->counts.unread, (long long)result->looks);
-    tell_engine(s, ENGINE_PYSPY, ENGINE_REASON_NATIVE_FAILED, text);
-    log_warn("py-spy takes over", LOG_I("pid", s->handle.pid), LOG_C("why", text));
     native_destroy(s->native);
     s->native = NULL;
     profile_destroy(s->profile);
@@ -347,8 +405,7 @@ static void take_over(struct sampler *s, const struct record_result *result)
     s->duration_ms = left > TAKEOVER_MIN_MS ? left : TAKEOVER_MIN_MS;
     s->began_ms = 0;
     s->attached = false;
-    if (start_pyspy(s, &err) < 0)
-        end_early(s, REASON_PROFILER_FAILED, err.message);
+    start_pyspy_instead(s, ENGINE_REASON_NATIVE_FAILED, text);
 }
 
 static void on_native_end(void *context)
@@ -378,25 +435,6 @@ static void on_native_end(void *context)
         tell_also(s, text);
     }
     s->state = SAMPLER_ENDED;
-}
-
-static void collect_native(struct sampler *s)
-{
-    struct record_result result = native_result(s->native);
-    struct native_facts facts = {
-        .result = &result,
-        .samples = profile_samples(s->profile),
-        .gil = s->run->task.sampling.gil,
-        .cancelled = s->cancelled,
-        .target_stopped = s->target_stopped,
-        .target_exited = result.exited,
-    };
-    profile_set_about(s->profile, &(struct profile_about){.rate = s->run->task.sampling.rate});
-    native_judge(&facts, &s->outcome);
-    s->status.samples = facts.samples;
-    s->status.errors = result.counts.errors;
-    s->status.late = result.late;
-    s->status.held = result.counts.held;
 }
 
 /* A tracer that is killed between PTRACE_ATTACH and the stop that it asked for leaves a SIGSTOP
@@ -435,100 +473,6 @@ void sampler_reaped(struct sampler *s, int wait_status, int64_t max_memory)
         continue_target(s);
     release(s);
     s->state = SAMPLER_ENDED;
-}
-
-static void unmap(struct str *text)
-{
-    if (text->len)
-        munmap((void *)(uintptr_t)text->ptr, text->len);
-    *text = STR_NULL;
-}
-
-/* Mapped, so that it is in memory once; sealed, so that it stays as long as it is. */
-static int map_profile(struct sampler *s, struct str *ret, struct err *err)
-{
-    struct stat st;
-    if (fcntl(s->profile_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_WRITE) < 0 ||
-        fstat(s->profile_fd, &st) < 0)
-        return err_set_errno(err, errno, "look at py-spy's profile");
-    size_t len = (size_t)st.st_size;
-    const char *at =
-        len ? mmap(NULL, len, PROT_READ, MAP_PRIVATE | MAP_POPULATE, s->profile_fd, 0) : NULL;
-    if (at == MAP_FAILED)
-        return err_set_errno(err, errno, "map py-spy's profile");
-    close(s->profile_fd);
-    s->profile_fd = -1;
-    *ret = (struct str){at, len};
-    return 0;
-}
-
-static int parse_profile(struct sampler *s, struct err *err)
-{
-    const struct sampling_spec *sampling = &s->run->task.sampling;
-    _cleanup_(unmap) struct str mapped = STR_NULL;
-    int r = map_profile(s, &mapped, err);
-    if (r < 0)
-        return r;
-    struct str text = mapped;
-    /* Without samples raw is empty, but speedscope is not. */
-    if (text.len == 0)
-        return s->ordered && WIFEXITED(s->wait_status) && WEXITSTATUS(s->wait_status) == 0
-                   ? err_set(err, ERR_PROTOCOL, "it is empty")
-                   : 0;
-    profile_set_about(s->profile, &(struct profile_about){.rate = sampling->rate});
-    if (!sampling->command_lines)
-        profile_scrub_process_frames(s->profile);
-    if (s->ordered)
-        return profile_read_speedscope(s->profile, text, err);
-    if (pyspy_was_cut(s->wait_status))
-        text.len = (size_t)(str_rfind_char(text, '\n') + 1);
-    if (sampling->command_lines || !sampling->subprocesses || s->run->chosen.len > 1)
-        return profile_read_raw(s->profile, text, err);
-    _cleanup_(buf_finish) struct buf clean = BUF_INIT(PYSPY_OUTPUT_MAX);
-    scrub_raw(text, &clean);
-    unmap(&mapped);
-    r = buf_error(&clean, "py-spy's profile", err);
-    return r < 0 ? r : profile_read_raw(s->profile, buf_str(&clean), err);
-}
-
-void sampler_collect(struct sampler *s)
-{
-    if (s->native) {
-        collect_native(s);
-        return;
-    }
-    if (s->child == 0)
-        return; /* never started; the outcome is known */
-    const struct sampling_spec *sampling = &s->run->task.sampling;
-    struct err err = ERR_INIT;
-    int r = parse_profile(s, &err);
-    bool full = r == ERR_TOO_LARGE;
-    if ((r < 0 && !full) || !s->attached) {
-        /* Half-read, or of whoever got the number next. */
-        profile_destroy(s->profile);
-        s->profile = run_create_profile(s->run, true);
-    }
-    int64_t ran_ms = s->began_ms ? s->ended_ms - s->began_ms : 0;
-    int64_t looks = sampling->rate * ran_ms / 1000;
-    int64_t most = sampling->rate * s->duration_ms / 1000;
-    struct pyspy_facts facts = {
-        .wait_status = s->wait_status,
-        .output = &s->output,
-        .samples = profile_samples(s->profile),
-        .looks = looks < most ? looks : most,
-        .accuracy = s->accuracy,
-        .unreadable = r < 0 && !full ? err.message : NULL,
-        .full = full ? err.message : NULL,
-        .cancelled = s->cancelled,
-        .timed_out = s->timed_out,
-        .target_exited = s->target_exited,
-        .target_stopped = s->target_stopped,
-        .attached = s->attached,
-    };
-    pyspy_judge(&facts, &s->outcome);
-    s->status.samples = facts.samples;
-    s->status.errors = s->output.errors;
-    s->status.late = s->output.late;
 }
 
 void sampler_finish(struct sampler *s)

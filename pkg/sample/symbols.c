@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gelf.h>
 #include <limits.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include "proc/proc.h"
@@ -16,6 +17,10 @@
 #define SEGMENTS_MAX 4096
 #define NAMES_MAX    (1u << 20)
 #define OUR_ORDER    (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? ELFDATA2LSB : ELFDATA2MSB)
+
+/* The tables of one file may take a hundred MiB, so that they are read of one process at a time.
+ * Not so memory, which need not come back. */
+static pthread_mutex_t files = PTHREAD_MUTEX_INITIALIZER;
 
 static void close_fdp(int *fd)
 {
@@ -200,7 +205,9 @@ static int find_in_file(int proc, pid_t pid, struct memory_reader *reader, struc
     if (r < 0)
         return r;
     struct file_symbols found = {0};
+    pthread_mutex_lock(&files);
     r = symbols_of_file(fd, &found, err);
+    pthread_mutex_unlock(&files);
     if (r < 0)
         return r;
     _cleanup_(buf_finish) struct buf maps = BUF_INIT(MAPS_MAX);
@@ -225,7 +232,9 @@ int symbols_find(int proc, pid_t pid, struct memory_reader *reader, struct symbo
 {
     _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
     struct proc_python python;
+    pthread_mutex_lock(&files);
     int r = proc_inspect_python(proc, arena, pid, &python, err);
+    pthread_mutex_unlock(&files);
     if (r < 0)
         return r;
     if (!python.is_python)

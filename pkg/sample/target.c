@@ -10,7 +10,8 @@
 #include "sample/objects.h"
 #include "sample/threads.h"
 
-#define OPEN_TRIES 20
+#define OPEN_TRIES 5            /* at least, */
+#define OPEN_MS    1000         /* and for so long: an interpreter may be about to start */
 #define COPY_KEPT  (256u << 10) /* bytes of the copy of a stack that stay from look to look */
 #define ATTACHED   (1u << 4)    /* status: may run Python code; with a lock only its holder is */
 
@@ -523,7 +524,9 @@ int target_open(int proc, pid_t pid, const struct sample_options *options, struc
         return r;
     start(t);
     /* It may be busy changing the list just now, or about to make its first interpreter. */
-    for (int attempt = 0; attempt < (options->hurry ? 1 : OPEN_TRIES); attempt++) {
+    int64_t until = options->hurry ? 0 : memory_now_ms() + OPEN_MS;
+    int least = options->hurry ? 1 : OPEN_TRIES;
+    for (int attempt = 0; attempt < least || memory_now_ms() < until; attempt++) {
         if (attempt)
             usleep(10000);
         t->reader->deadline_ms = memory_now_ms() + SAMPLE_LOOK_MS;

@@ -28,6 +28,8 @@ static int run(const char *command, struct host_arguments *a, struct err *err)
         fputs(buf_cstr(&text), stdout);
         return 0;
     }
+    if (host_watch(err) < 0)
+        return -1;
     int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (proc < 0)
         return err_set_errno(err, errno, "/proc");

@@ -25,6 +25,10 @@ struct host_arguments {
 int host_parse(int argc, char *const *argv, struct host_arguments *ret, struct err *err);
 void host_help(const char *command, struct buf *out);
 
+/* From now on a SIGINT, SIGTERM or SIGHUP that this thread does not take for some seconds ends the
+ * program: it waits for a page of the process that never comes, which only that can end. */
+int host_watch(struct err *err);
+
 /* 0, or what failed. */
 int host_record(int proc, struct host_arguments *a, struct err *err);
 int host_dump(int proc, const struct host_arguments *a, struct err *err);

@@ -177,6 +177,26 @@ static void test_top_looks_at_random(void **state)
     assert_int_equal(status, 0);
 }
 
+/* It cannot take the signal, but ends. */
+static void test_hanging(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {"record -d 600 -o /dev/null -p %p", "top -p %p"};
+    for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+        struct program target, p;
+        if (!program_python(&target, HANGING)) {
+            program_kill(&target);
+            skip(); /* no /usr/bin/python3, or it cannot do that here */
+        }
+        program_run(&p, lines[i], target.pid);
+        usleep(3000000);
+        kill(p.pid, SIGINT);
+        assert_int_equal(program_finish(&p), 128 + SIGINT);
+        program_kill(&p);
+        program_kill(&target);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -184,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_tasks_that_do_not_show),
         cmocka_unit_test(test_stacks_that_are_too_deep),
         cmocka_unit_test(test_top_looks_at_random),
+        cmocka_unit_test(test_hanging),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,9 +12,36 @@
 
 #include "runner/native.h"
 
+struct told {
+    bool opened, done;
+    int code;
+};
+
+static void on_opened(void *context, int code, const struct err *err)
+{
+    struct told *told = context;
+    assert_false(told->opened);
+    assert_true((code < 0) == (err && err->message[0]));
+    told->opened = true;
+    told->code = code;
+}
+
 static void on_done(void *context)
 {
-    *(bool *)context = true;
+    struct told *told = context;
+    assert_true(told->opened);
+    told->done = true;
+}
+
+static struct native *start(struct run *run, pid_t pid, bool children, struct profile *profile,
+                            struct told *told)
+{
+    struct native_events events = {on_opened, on_done, told};
+    struct native *n = NULL;
+    struct err err = ERR_INIT;
+    if (native_start(run, pid, children, profile, &events, &n, &err) < 0)
+        fail_msg("%s", err.message);
+    return n;
 }
 
 static pid_t start_python(void)
@@ -61,23 +88,20 @@ static void sample(int64_t duration_ms, bool stop, bool end)
         skip(); /* no /usr/bin/python3 */
     struct options options = {.proc = "/proc"};
     struct run run;
-    struct native *n = NULL;
-    struct err err = ERR_INIT;
-    bool done = false;
+    struct told told = {0};
     assert_int_equal(run_set_up(&run, &options), 0);
     run.task.sampling = (struct sampling_spec){
         .rate = 100, .duration_ms = duration_ms, .engine = ENGINE_NATIVE, .async_tasks = true};
-    int r = native_start(&run, pid, true, run.profile, on_done, &done, &n, &err);
-    if (r < 0)
-        fail_msg("%s", err.message);
+    struct native *n = start(&run, pid, true, run.profile, &told);
     usleep(1000000);
     if (stop)
         native_stop(n);
     if (end)
         kill(pid, SIGKILL);
-    for (int i = 0; i < 200 && !done; i++)
+    for (int i = 0; i < 200 && !told.done; i++)
         loop_step(run.loop, 100, NULL);
-    assert_true(done);
+    assert_true(told.done);
+    assert_int_equal(told.code, 0);
     struct record_result result = native_result(n);
     assert_int_equal(result.exited, end);
     assert_string_equal(result.without_tasks, shows_tasks() ? "" : result.version);
@@ -107,6 +131,24 @@ static void test_target_ends(void **state)
     sample(60000, false, true);
 }
 
+static void test_no_python(void **state)
+{
+    (void)state;
+    struct options options = {.proc = "/proc"};
+    struct run run;
+    struct told told = {0};
+    assert_int_equal(run_set_up(&run, &options), 0);
+    run.task.sampling = (struct sampling_spec){.rate = 100, .duration_ms = 500};
+    struct native *n = start(&run, getpid(), false, run.profile, &told);
+    for (int i = 0; i < 200 && !told.opened; i++)
+        loop_step(run.loop, 100, NULL);
+    assert_true(told.opened);
+    assert_int_equal(told.code, ERR_INVALID);
+    native_destroy(n);
+    assert_false(told.done);
+    run_finish(&run);
+}
+
 /* What was taken until no more fitted is there. */
 static void test_full(void **state)
 {
@@ -116,14 +158,13 @@ static void test_full(void **state)
         skip(); /* no /usr/bin/python3 */
     struct options options = {.proc = "/proc"};
     struct run run;
-    struct native *n = NULL;
-    bool done = false;
+    struct told told = {0};
     assert_int_equal(run_set_up(&run, &options), 0);
     run.room.nodes = 2; /* one line of the loop, not the other */
     _cleanup_(profile_destroyp) struct profile *profile = run_create_profile(&run, true);
     run.task.sampling = (struct sampling_spec){.rate = 1000, .duration_ms = 10000};
-    assert_int_equal(native_start(&run, pid, false, profile, on_done, &done, &n, NULL), 0);
-    for (int i = 0; i < 200 && !done; i++)
+    struct native *n = start(&run, pid, false, profile, &told);
+    for (int i = 0; i < 200 && !told.done; i++)
         loop_step(run.loop, 100, NULL);
     struct record_result result = native_result(n);
     struct outcome outcome;
@@ -195,6 +236,7 @@ static void test_judge(void **state)
         {{.samples = 9}, {.looks = 10}, REASON_NONE},
         {{.samples = 9, .cancelled = true}, {.looks = 10}, REASON_CANCELLED},
         {{.samples = 9, .target_stopped = true}, {.looks = 10}, REASON_PROFILER_FAILED},
+        {{.timed_out = true}, {.looks = 0}, REASON_PROFILER_FAILED},
         {{.samples = 9}, {.looks = 10, .full = true}, REASON_RESULT_TOO_LARGE},
         {{.samples = 9, .target_exited = true}, {.looks = 10}, REASON_PROCESS_EXITED},
         {{.target_exited = true}, {.looks = 10}, REASON_PROCESS_EXITED},
@@ -218,7 +260,7 @@ int main(void)
         cmocka_unit_test(test_whole),       cmocka_unit_test(test_stopped),
         cmocka_unit_test(test_target_ends), cmocka_unit_test(test_ours_wherever_it_can),
         cmocka_unit_test(test_takeover),    cmocka_unit_test(test_judge),
-        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_no_python),   cmocka_unit_test(test_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

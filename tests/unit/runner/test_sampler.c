@@ -28,24 +28,6 @@
     "print('ready', flush=True)\n"                                                                 \
     "spin()\n"
 
-/* The lines of its code lie in memory that somebody should bring, but does not. */
-#define HANGING                                                                                    \
-    "import ctypes, fcntl, os, platform, struct\n"                                                 \
-    "libc = ctypes.CDLL(None)\n"                                                                   \
-    "number = {'x86_64': 323, 'aarch64': 282}[platform.machine()]\n"                               \
-    "fd = libc.syscall(number, os.O_CLOEXEC)\n"                                                    \
-    "if fd < 0: os._exit(77)\n"                                                                    \
-    "def spin():\n"                                                                                \
-    "    while True: pass\n"                                                                       \
-    "table = bytes(4 << 20)\n"                                                                     \
-    "start, size = (id(table) + (1 << 20)) & -65536, 1 << 20\n"                                    \
-    "libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), 4)\n"                             \
-    "fcntl.ioctl(fd, 0xc018aa3f, struct.pack('3Q', 0xaa, 0, 0))\n"                                 \
-    "fcntl.ioctl(fd, 0xc020aa00, struct.pack('4Q', start, size, 1, 0))\n"                          \
-    "spin.__code__ = spin.__code__.replace(co_linetable=table)\n"                                  \
-    "print('ready', flush=True)\n"                                                                 \
-    "spin()\n"
-
 static struct tree tree;
 static char script[128];
 static struct options options = {.proc = tree.root, .py_spy = script};
@@ -77,12 +59,16 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void sample(struct run *run, const char *code, struct sampling_spec sampling)
+static void start(const char *code)
 {
-    if (!program_python(&target, code)) {
-        program_kill(&target);
-        skip(); /* no /usr/bin/python3, or it cannot do that here */
-    }
+    if (program_python(&target, code))
+        return;
+    program_kill(&target);
+    skip(); /* no /usr/bin/python3, or it cannot do that here */
+}
+
+static void sample_started(struct run *run, struct sampling_spec sampling)
+{
     tree_put_living(&tree, target.pid, TREE_ID);
     assert_int_equal(run_set_up(run, &options), 0);
     run->task = (struct task){.containers = {container, 1}, .sampling = sampling};
@@ -90,6 +76,23 @@ static void sample(struct run *run, const char *code, struct sampling_spec sampl
     assert_int_equal(run_find(run) + run_choose(run), 0);
     run_sample(run);
     assert_int_equal(run->n_samplers, 1);
+}
+
+static void sample(struct run *run, const char *code, struct sampling_spec sampling)
+{
+    start(code);
+    sample_started(run, sampling);
+}
+
+static pid_t later(pid_t pid, int signal_number, int64_t ms)
+{
+    pid_t sender = fork();
+    if (sender == 0) {
+        usleep((useconds_t)(ms * 1000));
+        kill(pid, signal_number);
+        _exit(0);
+    }
+    return sender;
 }
 
 static void finish(struct run *run)
@@ -150,25 +153,88 @@ static void test_hanging(void **state)
     run_finish(&run);
 }
 
+/* While it is opened: whoever asks for the end gets it all the same. */
+static void test_hanging_at_once(void **state)
+{
+    (void)state;
+    struct run run;
+    start(HANGING_AT_ONCE);
+    int64_t began = clock_monotonic_ms(&clock_system);
+    pid_t sender = later(getpid(), SIGTERM, 2000);
+    sample_started(&run, (struct sampling_spec){.duration_ms = 60000, .engine = ENGINE_AUTO});
+    assert_true(clock_monotonic_ms(&clock_system) - began < 30000);
+    assert_int_equal(run.outcome.reason, REASON_CANCELLED);
+    assert_string_equal(run.samplers[0].outcome.message, "opening it does not come back");
+    struct native *abandoned = TAKE(run.samplers[0].abandoned);
+    program_kill(&target);
+    native_destroy(abandoned);
+    run_finish(&run);
+    waitpid(sender, NULL, 0);
+}
+
+/* It is sampled for as long as asked for, from when it was open. */
+static void test_slow_to_open(void **state)
+{
+    (void)state;
+    struct run run;
+    start(HANGING_FOR_2_S);
+    int64_t began = clock_monotonic_ms(&clock_system);
+    sample_started(&run, (struct sampling_spec){.duration_ms = 1500, .engine = ENGINE_AUTO});
+    const struct sampler *s = &run.samplers[0];
+    assert_true(clock_monotonic_ms(&clock_system) - began > 2500);
+    assert_int_equal(run.outcome.reason, REASON_NONE);
+    assert_int_equal(s->engine, ENGINE_NATIVE);
+    assert_true(profile_samples(run.profile) > 0);
+    assert_in_range(s->ended_ms - s->began_ms, 1300, 10000);
+    finish(&run);
+}
+
+static void test_cancelled_while_it_opens(void **state)
+{
+    (void)state;
+    struct run run;
+    start(HANGING_FOR_2_S);
+    pid_t sender = later(getpid(), SIGTERM, 500);
+    sample_started(&run, (struct sampling_spec){.duration_ms = 60000, .engine = ENGINE_AUTO});
+    assert_int_equal(run.outcome.reason, REASON_CANCELLED);
+    assert_int_equal(run.samplers[0].outcome.reason, REASON_CANCELLED);
+    assert_int_equal(profile_samples(run.profile), 0);
+    assert_null(run.samplers[0].abandoned);
+    finish(&run);
+    waitpid(sender, NULL, 0);
+}
+
+/* What cannot be opened because it has ended is told as that, and nothing else is tried. */
+static void test_killed_while_it_opens(void **state)
+{
+    (void)state;
+    static const int engines[] = {ENGINE_AUTO, ENGINE_NATIVE};
+    for (size_t i = 0; i < ARRAY_SIZE(engines); i++) {
+        struct run run;
+        start(HANGING_AT_ONCE);
+        pid_t sender = later(target.pid, SIGKILL, 1000);
+        sample_started(&run, (struct sampling_spec){.duration_ms = 60000, .engine = engines[i]});
+        assert_int_equal(run.outcome.reason, REASON_PROCESS_EXITED);
+        assert_int_equal(run.samplers[0].engine, ENGINE_NATIVE);
+        finish(&run);
+        waitpid(sender, NULL, 0);
+    }
+}
+
 /* All of this process stands still for longer than the sampler may be late. */
 static void test_pause(void **state)
 {
     (void)state;
-    pid_t self = getpid(), pauser = fork();
-    if (pauser == 0) {
-        usleep(1500000);
-        kill(self, SIGSTOP);
-        usleep(7000000);
-        kill(self, SIGCONT);
-        _exit(0);
-    }
     struct run run;
-    sample(&run, SPIN, (struct sampling_spec){.duration_ms = 2000, .engine = ENGINE_AUTO});
+    start(SPIN);
+    pid_t stop = later(getpid(), SIGSTOP, 1000), go_on = later(getpid(), SIGCONT, 8000);
+    sample_started(&run, (struct sampling_spec){.duration_ms = 2000, .engine = ENGINE_AUTO});
     assert_int_equal(run.outcome.reason, REASON_NONE);
     assert_null(run.samplers[0].abandoned);
     assert_true(profile_samples(run.profile) > 0);
     finish(&run);
-    waitpid(pauser, NULL, 0);
+    waitpid(stop, NULL, 0);
+    waitpid(go_on, NULL, 0);
 }
 
 static void test_another_program(void **state)
@@ -194,6 +260,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unreadable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unreadable_by_ours_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hanging, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_hanging_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_slow_to_open, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_cancelled_while_it_opens, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_killed_while_it_opens, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pause, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_another_program, set_up, tear_down),
     };
