@@ -1,6 +1,7 @@
 /* Which threads run. Asking the kernel for one costs as much as reading a stack, and most threads
- * of most programs sleep; so those that slept when asked last are asked again only when the process
- * has used processor time that nobody accounts for. Neither is one asked that was seen to move. */
+ * of most programs sleep; so those that slept when asked last are asked again, in a round of some a
+ * look, only when the process has used processor time that nobody accounts for. Neither is one
+ * asked that was seen to move. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,10 +11,16 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "sample/sample_internal.h"
 
-#define DESCRIPTORS_MAX 512 /* kept open */
-#define HOT_LOOKS       32  /* a thread that ran is asked this often before it counts as asleep */
+#define DESCRIPTORS_MAX 512   /* kept open */
+#define HOT_LOOKS       32    /* a thread that ran is asked this often before it counts as asleep */
+#define NEW_LOOKS       4     /* and one that has just begun */
+#define ROUND_LOOK      256   /* asked in one look of a round at least; more may make it late */
+#define ROUND_ASK_NS    50000 /* since the last look, for each that is asked beyond those */
+#define ROUND_SHARE     10    /* one part of the time in so many may go into rounds, and accounts */
+#define ASK_MOST_NS     100000     /* what takes longer waits for a processor */
 #define UNSEEN_NS       2000000    /* processor time that threads believed asleep may use unseen */
 #define BURST_NS        200000     /* and one of them, before it is asked often again */
 #define STATUS_MAX      (1u << 20) /* bytes; 65,536 groups take most of them */
@@ -27,7 +34,9 @@ struct kernel_thread {
     bool open, found;
     bool matched; /* Python knows it; others never hold the lock, and are only accounted for */
     unsigned hot;
-    int64_t runtime_base; /* ns used when the present account began, or when it was asked last */
+    unsigned round; /* in which it was asked last */
+    /* ns used when the present account began, or when it was asked last; -1: not known */
+    int64_t runtime_base;
     unsigned name_wait, name_looks; /* looks until the name is read again; in all */
     bool given;                     /* the name: by Python */
     char *name;                     /* NULL: not known */
@@ -40,7 +49,17 @@ struct kernel {
     pid_t pid;
     struct kernel_thread **threads; /* by inner */
     size_t n, cap, descriptors;
-    bool ask_all, accounts;
+    size_t victim; /* who may be the next to lose its descriptors */
+    unsigned round;
+    bool asking;       /* a round is under way */
+    size_t may_ask;    /* in this look of it */
+    bool left;         /* some could not be asked in this look */
+    int64_t spent_ns;  /* in it so far */
+    int64_t looked_ns; /* monotonic; the last look */
+    bool crowded;      /* in this look nobody was found to take descriptors from */
+    int64_t rest_ns;   /* monotonic; no other round before */
+    bool begun;        /* threads were listed before */
+    bool accounts;
     bool gone;                  /* one that was asked for has ended */
     int64_t unanswered;         /* asked for without a descriptor to ask with, at this look */
     int64_t account_base, past; /* ns; past: of threads that were hot in this account */
@@ -65,7 +84,7 @@ static int read_at(const struct kernel *k, pid_t tid, const char *file, char *to
 int kernel_create(int proc, pid_t pid, struct kernel **ret, struct err *err)
 {
     struct kernel *k = xcalloc(1, sizeof(*k));
-    *k = (struct kernel){.proc = proc, .pid = pid, .ask_all = true};
+    *k = (struct kernel){.proc = proc, .pid = pid};
     int r = kernel_refresh(k, err);
     if (r < 0)
         kernel_destroy(k);
@@ -74,14 +93,20 @@ int kernel_create(int proc, pid_t pid, struct kernel **ret, struct err *err)
     return r;
 }
 
+static void close_files(struct kernel *k, struct kernel_thread *t)
+{
+    if (!t->open)
+        return;
+    k->descriptors--;
+    close(t->stat);
+    if (t->runtime >= 0)
+        close(t->runtime);
+    t->open = false;
+}
+
 static void drop(struct kernel *k, struct kernel_thread *t)
 {
-    if (t->open) {
-        k->descriptors--;
-        close(t->stat);
-        if (t->runtime >= 0)
-            close(t->runtime);
-    }
+    close_files(k, t);
     free(t->name);
     free(t);
 }
@@ -138,6 +163,10 @@ static struct kernel_thread *by_outer(struct kernel *k, size_t known, pid_t oute
     return NULL;
 }
 
+static int64_t runtime_of(const struct kernel *k, const struct kernel_thread *t);
+
+/* One that was not there before most likely runs. What it used until now nobody accounts for: it
+ * may have been there for long. */
 static void add(struct kernel *k, pid_t outer, pid_t inner)
 {
     if (k->n == k->cap) {
@@ -145,8 +174,15 @@ static void add(struct kernel *k, pid_t outer, pid_t inner)
         k->threads = xrealloc(k->threads, k->cap, sizeof(struct kernel_thread *));
     }
     struct kernel_thread *t = xcalloc(1, sizeof(*t));
-    *t = (struct kernel_thread){
-        .outer = outer, .inner = inner, .stat = -1, .runtime = -1, .found = true};
+    *t = (struct kernel_thread){.outer = outer,
+                                .inner = inner,
+                                .stat = -1,
+                                .runtime = -1,
+                                .found = true,
+                                .hot = k->begun ? NEW_LOOKS : 0,
+                                .runtime_base = -1};
+    if (k->begun)
+        t->runtime_base = runtime_of(k, t);
     k->threads[k->n++] = t;
 }
 
@@ -194,7 +230,7 @@ int kernel_refresh(struct kernel *k, struct err *err)
     if (left == 0)
         return err_set(err, ERR_NOT_FOUND, "process %d has ended", (int)k->pid);
     qsort(k->threads, k->n, sizeof(struct kernel_thread *), compare);
-    k->ask_all = true;
+    k->begun = true;
     return 0;
 }
 
@@ -255,19 +291,55 @@ void **kernel_thread_owner(struct kernel_thread *t)
     return &t->owner;
 }
 
-static void open_files(struct kernel *k, struct kernel_thread *t)
+/* Of others than Python's threads, which are never asked, there may be thousands: what is used by
+ * those without descriptors nobody accounts for. */
+static bool is_accounted(const struct kernel_thread *t)
+{
+    return t->matched ? t->hot : t->open;
+}
+
+static bool is_hot(const struct kernel_thread *t)
+{
+    return t->matched && t->hot;
+}
+
+/* Takes the descriptors of one that sleeps, of Python's first. */
+static bool make_room(struct kernel *k)
+{
+    for (int others = 0; others <= 1 && !k->crowded; others++)
+        for (size_t i = 0; i < k->n; i++) {
+            k->victim = k->victim + 1 < k->n ? k->victim + 1 : 0;
+            struct kernel_thread *t = k->threads[k->victim];
+            if (!t->open || is_hot(t) || (!t->matched && !others))
+                continue;
+            close_files(k, t);
+            return true;
+        }
+    k->crowded = true;
+    return false;
+}
+
+static int open_file(const struct kernel *k, const struct kernel_thread *t, const char *file)
 {
     char path[64];
-    if (t->open || k->descriptors >= DESCRIPTORS_MAX / 2)
+    snprintf(path, sizeof(path), "%d/task/%d/%s", (int)k->pid, (int)t->outer, file);
+    return openat(k->proc, path, O_RDONLY | O_CLOEXEC);
+}
+
+static void open_files(struct kernel *k, struct kernel_thread *t)
+{
+    if (t->open || (k->descriptors >= DESCRIPTORS_MAX / 2 && !(is_hot(t) && make_room(k))))
         return;
-    snprintf(path, sizeof(path), "%d/task/%d/stat", (int)k->pid, (int)t->outer);
-    t->stat = openat(k->proc, path, O_RDONLY | O_CLOEXEC);
+    t->stat = open_file(k, t, "stat");
+    if (t->stat < 0 && errno == EMFILE && is_hot(t) && make_room(k))
+        t->stat = open_file(k, t, "stat");
     if (t->stat < 0)
         return;
     t->open = true;
     k->descriptors++;
-    snprintf(path, sizeof(path), "%d/task/%d/schedstat", (int)k->pid, (int)t->outer);
-    t->runtime = openat(k->proc, path, O_RDONLY | O_CLOEXEC);
+    t->runtime = open_file(k, t, "schedstat");
+    if (t->runtime < 0 && errno == EMFILE)
+        close_files(k, t);
 }
 
 static char state_of(const char *text, ssize_t n)
@@ -284,13 +356,16 @@ char kernel_thread_state(struct kernel_thread *t)
     return t->open ? state_of(text, pread(t->stat, text, sizeof(text), 0)) : 0;
 }
 
-/* Nanoseconds on a processor; -1 unknown. */
-static int64_t runtime_of(const struct kernel_thread *t)
+/* Nanoseconds on a processor; -errno. */
+static int64_t runtime_of(const struct kernel *k, const struct kernel_thread *t)
 {
     char text[64];
-    ssize_t n = t->open && t->runtime >= 0 ? pread(t->runtime, text, sizeof(text) - 1, 0) : -1;
+    if (t->open && t->runtime < 0)
+        return -ENOSYS;
+    ssize_t n = t->open ? pread(t->runtime, text, sizeof(text) - 1, 0)
+                        : read_at(k, t->outer, "schedstat", text, sizeof(text));
     if (n <= 0)
-        return -1;
+        return n == 0 ? -EIO : t->open ? -errno : n;
     text[n] = '\0';
     return strtoll(text, NULL, 10);
 }
@@ -348,48 +423,86 @@ static int64_t processor_time(const struct kernel *k)
     return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
-static bool is_accounted(const struct kernel_thread *t)
+/* Nanoseconds since then that went into asking, as far as can be told. */
+static int64_t spent_since(int64_t begun_ns, int64_t asked)
 {
-    return t->hot || !t->matched;
+    int64_t spent = clock_read_ns(CLOCK_MONOTONIC) - begun_ns, most = asked * ASK_MOST_NS;
+    return spent < most ? spent : most;
 }
 
 static void begin_account(struct kernel *k, int64_t total)
 {
     k->account_base = total;
+    k->accounts = total >= 0;
     k->past = 0;
+    for (size_t i = 0; i < k->n; i++) {
+        struct kernel_thread *t = k->threads[i];
+        if (t->hot || !t->matched)
+            open_files(k, t);
+        if (is_accounted(t))
+            t->runtime_base = runtime_of(k, t);
+    }
+}
+
+/* Whether threads that are believed asleep have used processor time since the account began. */
+static bool is_unseen(struct kernel *k, int64_t total)
+{
+    int64_t explained = k->past;
     for (size_t i = 0; i < k->n; i++) {
         struct kernel_thread *t = k->threads[i];
         if (!is_accounted(t))
             continue;
-        open_files(k, t);
-        t->runtime_base = runtime_of(t);
+        int64_t now = runtime_of(k, t);
+        if (now == -ENOENT || now == -ESRCH) {
+            t->hot = 0;
+            close_files(k, t);
+            continue; /* it has ended; what it used is not known */
+        }
+        if (now < 0 || t->runtime_base < 0)
+            return true;
+        explained += now - t->runtime_base;
     }
+    return total - k->account_base - explained > UNSEEN_NS;
 }
 
-void kernel_begin(struct kernel *k)
+static void rest(struct kernel *k, int64_t now_ns)
+{
+    k->rest_ns = now_ns + k->spent_ns * (ROUND_SHARE - 1);
+    k->spent_ns = 0;
+}
+
+void kernel_begin(struct kernel *k, bool all)
 {
     if (k->n == 1)
         return; /* it is hot, or the only one to ask */
+    int64_t now = clock_read_ns(CLOCK_MONOTONIC), since = now - k->looked_ns;
+    size_t most = (size_t)(since / ROUND_ASK_NS);
+    k->looked_ns = now;
+    k->may_ask = all ? SIZE_MAX : most > ROUND_LOOK ? most : ROUND_LOOK;
+    k->left = k->crowded = false;
+    if (k->asking || (!all && now < k->rest_ns))
+        return;
     int64_t total = processor_time(k);
-    bool known = k->accounts && total >= 0 && !k->ask_all;
+    bool known = k->accounts && total >= 0;
     if (known && total - k->account_base <= UNSEEN_NS)
         return;
-    int64_t explained = k->past;
-    for (size_t i = 0; known && i < k->n; i++) {
-        const struct kernel_thread *t = k->threads[i];
-        if (!is_accounted(t))
-            continue;
-        int64_t now = runtime_of(t);
-        if (now < 0 || t->runtime_base < 0)
-            known = false;
-        else
-            explained += now - t->runtime_base;
+    bool unseen = !known || is_unseen(k, total);
+    if (unseen) {
+        k->asking = true;
+        k->round++;
+        begin_account(k, total);
     }
-    if (known && total - k->account_base - explained <= UNSEEN_NS)
+    k->spent_ns = spent_since(now, 2 * (int64_t)k->n);
+    if (!unseen)
+        rest(k, now);
+}
+
+void kernel_end(struct kernel *k, bool cut)
+{
+    if (!k->asking || k->left || cut)
         return;
-    k->ask_all = true;
-    k->accounts = total >= 0;
-    begin_account(k, total);
+    k->asking = false;
+    rest(k, clock_read_ns(CLOCK_MONOTONIC));
 }
 
 static char ask_state(struct kernel *k, struct kernel_thread *t)
@@ -402,30 +515,55 @@ static char ask_state(struct kernel *k, struct kernel_thread *t)
     return state_of(text, n);
 }
 
-bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool moved)
+/* One that slept when it was asked last is asked once in a round. */
+static bool is_due(struct kernel *k, struct kernel_thread *t)
 {
-    if (!suspect && !t->hot && !k->ask_all && k->n > 1)
+    if (!k->asking || t->round == k->round)
         return false;
+    k->left = k->left || !k->may_ask;
+    if (!k->may_ask)
+        return false;
+    k->may_ask--;
+    t->round = k->round;
+    return true;
+}
+
+static bool ask(struct kernel *k, struct kernel_thread *t, bool hot, bool due, bool moved)
+{
     open_files(k, t);
     char state = moved ? 'R' : ask_state(k, t);
     k->gone = k->gone || state == 0;
     if (state == 'R') {
-        if (!t->hot)
-            t->runtime_base = runtime_of(t);
+        if (!hot)
+            t->runtime_base = runtime_of(k, t);
         t->hot = HOT_LOOKS;
         return true;
     }
-    if ((t->hot && --t->hot > 0) || k->n == 1)
+    if ((hot && --t->hot > 0) || k->n == 1)
         return false;
-    int64_t now = runtime_of(t);
+    if (!hot && !due)
+        return false;
+    int64_t now = runtime_of(k, t), used = now - t->runtime_base;
     if (now < 0 || t->runtime_base < 0)
-        k->accounts = false;
-    else if (now - t->runtime_base >= BURST_NS && k->ask_all)
+        k->accounts = k->accounts && !hot;
+    else if (due && used >= BURST_NS)
         t->hot = HOT_LOOKS; /* it ran since, if not now */
-    else
-        k->past += now - t->runtime_base;
+    else if (hot)
+        k->past += used;
     t->runtime_base = now;
     return false;
+}
+
+bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool moved)
+{
+    bool hot = t->hot, due = !hot && k->n > 1 && is_due(k, t);
+    if (!suspect && !hot && !due && k->n > 1)
+        return false;
+    int64_t begun = due ? clock_read_ns(CLOCK_MONOTONIC) : 0;
+    bool runs = ask(k, t, hot, due, moved);
+    if (due)
+        k->spent_ns += spent_since(begun, 1);
+    return runs;
 }
 
 int64_t kernel_unanswered(struct kernel *k)
@@ -440,9 +578,4 @@ bool kernel_misses_threads(struct kernel *k)
     bool gone = k->gone;
     k->gone = false;
     return gone;
-}
-
-void kernel_end(struct kernel *k)
-{
-    k->ask_all = false;
 }

@@ -268,9 +268,10 @@ bool kernel_thread_place(struct kernel *k, struct kernel_thread *t, struct kerne
 /* Whether it has waited since, if it waited then. */
 bool kernel_thread_waited(const struct kernel_thread *t, const struct kernel_place *since);
 /* Once before the states of a look are asked for: finds out whether threads that slept when they
- * were asked last can have run since. */
-void kernel_begin(struct kernel *k);
-void kernel_end(struct kernel *k); /* after the last one */
+ * were asked last can have run since. all: each is asked in this look, however long it takes. */
+void kernel_begin(struct kernel *k, bool all);
+/* After the last one. cut: there was no time left for some. */
+void kernel_end(struct kernel *k, bool cut);
 /* Whether it runs or waits for a core. suspect: there is reason to ask the kernel now. moved: it
  * was seen to run, just now. */
 bool kernel_thread_runs(struct kernel *k, struct kernel_thread *t, bool suspect, bool moved);

@@ -397,14 +397,16 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
         names_begin(t->names);
     look_at_status(t);
     if (t->kernel && !t->options.gil)
-        kernel_begin(t->kernel);
+        kernel_begin(t->kernel, t->options.all);
     struct looked looked = {0};
+    bool cut = false;
     size_t states = 1, first = t->first < t->threads.n ? t->first : 0;
     t->first = 0;
     for (size_t k = 0; k < t->threads.n; k += states) {
         size_t i = (first + k) % t->threads.n;
         if (memory_late(t->reader)) {
             count_rest(t, k, first, fn, context);
+            cut = true;
             break;
         }
         states = threads_states(&t->threads, i);
@@ -413,7 +415,7 @@ int target_look(struct target *t, target_fn *fn, void *context, struct err *err)
     t->expected = looked.stacks == 1 ? looked.only : NULL;
     t->stack.prepared = NULL;
     if (t->kernel) {
-        kernel_end(t->kernel);
+        kernel_end(t->kernel, cut);
         if (kernel_misses_threads(t->kernel))
             threads_expire(&t->threads);
     }

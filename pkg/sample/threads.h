@@ -16,6 +16,7 @@ struct thread {
     int64_t sought_ns;
     struct stack_memory memory;
     bool found;
+    const uint8_t *ahead; /* its state, read before the walk comes to it; NULL: not read */
 };
 
 struct interpreter {

@@ -125,6 +125,13 @@ static void test_large_pool(void **state)
     check(without_lock, 200, 0.6, 0.6, 0);
 }
 
+/* More than there are descriptors for, so that to ask them all takes several looks. */
+static void test_huge_pool(void **state)
+{
+    (void)state;
+    check(without_lock, 600, 0.6, 0.25, 0);
+}
+
 int main(int argc, char **argv)
 {
     if (!pythons_begin(argc > 1 ? argv[1] : "debian"))
@@ -132,6 +139,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pool),
         cmocka_unit_test(test_large_pool),
+        cmocka_unit_test(test_huge_pool),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,3 +1,4 @@
+import sys
 import threading
 import time
 
@@ -7,7 +8,7 @@ def s():
         time.sleep(1000)
 
 
-for _ in range(50):
+for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 50):
     threading.Thread(target=s, daemon=True).start()
 
 
