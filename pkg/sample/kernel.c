@@ -48,8 +48,8 @@ struct kernel {
     int proc;
     pid_t pid;
     struct kernel_thread **threads; /* by inner */
-    size_t n, cap, descriptors;
-    size_t victim; /* who may be the next to lose its descriptors */
+    size_t n, cap;
+    size_t open, most_open, victim; /* with descriptors; who may be the next to lose its own */
     unsigned round;
     bool asking;       /* a round is under way */
     size_t may_ask;    /* in this look of it */
@@ -65,11 +65,17 @@ struct kernel {
     int64_t account_base, past; /* ns; past: of threads that were hot in this account */
 };
 
-static int read_at(const struct kernel *k, pid_t tid, const char *file, char *to, size_t cap)
+static int open_file(const struct kernel *k, const struct kernel_thread *t, const char *file)
 {
     char path[64];
-    snprintf(path, sizeof(path), "%d/task/%d/%s", (int)k->pid, (int)tid, file);
-    int fd = openat(k->proc, path, O_RDONLY | O_CLOEXEC);
+    snprintf(path, sizeof(path), "%d/task/%d/%s", (int)k->pid, (int)t->outer, file);
+    return openat(k->proc, path, O_RDONLY | O_CLOEXEC);
+}
+
+static int read_file(const struct kernel *k, const struct kernel_thread *t, const char *file,
+                     char *to, size_t cap)
+{
+    int fd = open_file(k, t, file);
     if (fd < 0)
         return -errno;
     ssize_t n = pread(fd, to, cap - 1, 0);
@@ -84,7 +90,7 @@ static int read_at(const struct kernel *k, pid_t tid, const char *file, char *to
 int kernel_create(int proc, pid_t pid, struct kernel **ret, struct err *err)
 {
     struct kernel *k = xcalloc(1, sizeof(*k));
-    *k = (struct kernel){.proc = proc, .pid = pid};
+    *k = (struct kernel){.proc = proc, .pid = pid, .most_open = DESCRIPTORS_MAX / 2};
     int r = kernel_refresh(k, err);
     if (r < 0)
         kernel_destroy(k);
@@ -97,7 +103,7 @@ static void close_files(struct kernel *k, struct kernel_thread *t)
 {
     if (!t->open)
         return;
-    k->descriptors--;
+    k->open--;
     close(t->stat);
     if (t->runtime >= 0)
         close(t->runtime);
@@ -268,7 +274,7 @@ void kernel_thread_rename(struct kernel *k, struct kernel_thread *t, struct str 
     char text[32];
     struct str name = given;
     t->given = t->given || given.len;
-    if (!t->given && read_at(k, t->outer, "comm", text, sizeof(text)) > 0)
+    if (!t->given && read_file(k, t, "comm", text, sizeof(text)) > 0)
         name = str_trim(str_of(text));
     /* A thread that just begins gets its name soon, or never. */
     t->name_looks = t->given || !more ? NAME_LOOKS : t->name_looks * 2 + 1;
@@ -319,27 +325,35 @@ static bool make_room(struct kernel *k)
     return false;
 }
 
-static int open_file(const struct kernel *k, const struct kernel_thread *t, const char *file)
+/* There are no more: some serve to ask with from now on, so that each thread can be asked for. */
+static bool leave_some(struct kernel *k)
 {
-    char path[64];
-    snprintf(path, sizeof(path), "%d/task/%d/%s", (int)k->pid, (int)t->outer, file);
-    return openat(k->proc, path, O_RDONLY | O_CLOEXEC);
+    bool left = make_room(k);
+    for (size_t i = 0; i < k->n && !left; i++) {
+        left = k->threads[i]->open;
+        close_files(k, k->threads[i]);
+    }
+    k->most_open = k->open;
+    return left;
 }
 
 static void open_files(struct kernel *k, struct kernel_thread *t)
 {
-    if (t->open || (k->descriptors >= DESCRIPTORS_MAX / 2 && !(is_hot(t) && make_room(k))))
+    if (t->open || (k->open >= k->most_open && !(is_hot(t) && make_room(k))))
         return;
     t->stat = open_file(k, t, "stat");
-    if (t->stat < 0 && errno == EMFILE && is_hot(t) && make_room(k))
-        t->stat = open_file(k, t, "stat");
-    if (t->stat < 0)
+    if (t->stat < 0) {
+        if (errno == EMFILE)
+            leave_some(k);
         return;
+    }
     t->open = true;
-    k->descriptors++;
+    k->open++;
     t->runtime = open_file(k, t, "schedstat");
-    if (t->runtime < 0 && errno == EMFILE)
+    if (t->runtime < 0 && errno == EMFILE) {
         close_files(k, t);
+        k->most_open = k->open;
+    }
 }
 
 static char state_of(const char *text, ssize_t n)
@@ -363,7 +377,7 @@ static int64_t runtime_of(const struct kernel *k, const struct kernel_thread *t)
     if (t->open && t->runtime < 0)
         return -ENOSYS;
     ssize_t n = t->open ? pread(t->runtime, text, sizeof(text) - 1, 0)
-                        : read_at(k, t->outer, "schedstat", text, sizeof(text));
+                        : read_file(k, t, "schedstat", text, sizeof(text));
     if (n <= 0)
         return n == 0 ? -EIO : t->open ? -errno : n;
     text[n] = '\0';
@@ -412,8 +426,7 @@ bool kernel_thread_waited(const struct kernel_thread *t, const struct kernel_pla
     return turns_of(t) == since->turns;
 }
 
-/* Of the whole process. */
-static int64_t processor_time(const struct kernel *k)
+static int64_t process_runtime(const struct kernel *k)
 {
     /* What clock_getcpuclockid() makes, without its extra call. */
     clockid_t clock = (clockid_t)((~(unsigned)k->pid << 3) | 2u);
@@ -482,7 +495,7 @@ void kernel_begin(struct kernel *k, bool all)
     k->left = k->crowded = false;
     if (k->asking || (!all && now < k->rest_ns))
         return;
-    int64_t total = processor_time(k);
+    int64_t total = process_runtime(k);
     bool known = k->accounts && total >= 0;
     if (known && total - k->account_base <= UNSEEN_NS)
         return;
@@ -510,8 +523,14 @@ static char ask_state(struct kernel *k, struct kernel_thread *t)
     if (t->open)
         return kernel_thread_state(t);
     char text[128];
-    int n = read_at(k, t->outer, "stat", text, sizeof(text));
-    k->unanswered += n == -EMFILE || n == -ENFILE || n == -ENOMEM;
+    int n = read_file(k, t, "stat", text, sizeof(text));
+    if (n == -EMFILE && leave_some(k))
+        n = read_file(k, t, "stat", text, sizeof(text));
+    if (n == -EMFILE || n == -ENFILE || n == -ENOMEM) {
+        k->unanswered++;
+        t->round = k->round - 1; /* it stays due */
+        k->left = true;
+    }
     return state_of(text, n);
 }
 

@@ -54,8 +54,10 @@ void program_start(struct program *p, char *const *argv)
             _exit(127);
         unsetenv("LD_PRELOAD");
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when a test fails */
-        if (program_descriptors)
+        if (program_descriptors) {
+            close_range(STDERR_FILENO + 1, ~0u, 0);
             setrlimit(RLIMIT_NOFILE, &(struct rlimit){program_descriptors, program_descriptors});
+        }
         execv(argv[0], argv);
         _exit(127);
     }

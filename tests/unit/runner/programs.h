@@ -48,7 +48,7 @@ struct program {
 };
 
 /* Of those that are started from now on. */
-extern rlim_t program_descriptors; /* 0: as many as we */
+extern rlim_t program_descriptors; /* of which none is inherited; 0: as many as we */
 extern const char *program_output; /* NULL: ->out; "": closed; else a path */
 
 /* Words apart by one space, behind "pyspy-runner". */

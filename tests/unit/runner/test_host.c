@@ -488,8 +488,9 @@ static void test_dump_tells_of_every_thread(void **state)
     program_kill(&target);
 }
 
-/* Threads that cannot be asked for are not told to be idle. */
-static void test_too_few_descriptors(void **state)
+/* Fewer descriptors than threads: each is asked for nevertheless, with the last ones that there
+ * are, be they even or odd. */
+static void test_few_descriptors(void **state)
 {
     (void)state;
     struct program target, p;
@@ -499,24 +500,21 @@ static void test_too_few_descriptors(void **state)
                                  "print(1, flush=1)\n"
                                  "wait()\n"))
         skip();
-    program_descriptors = 20;
-    int dumped = program_finished("dump -p %p", target.pid, &p);
-    struct program q;
-    int recorded = program_finished("record -d 1 -i -o /dev/null -p %p", target.pid, &q);
-    program_descriptors = 0;
-    assert_int_equal(dumped + recorded, 0);
-    size_t idle = 0, unknown = 0;
-    for (struct str rest = buf_str(&p.text); rest.ptr;) {
-        struct str line = str_cut(&rest, '\n');
-        idle += str_find(line, STR(" (idle")) >= 0;
-        unknown += str_find(line, STR(" (not known whether it runs)")) >= 0;
+    for (rlim_t i = 20; i < 24; i++) {
+        program_descriptors = i;
+        /* Having said that it is ready, it is on its way to wait. */
+        size_t idle = 0;
+        for (int tries = 0; tries < 100 && idle != 64; tries++) {
+            int r = program_finished("dump -p %p", target.pid, &p);
+            idle = 0;
+            for (struct str rest = buf_str(&p.text); rest.ptr;)
+                idle += str_find(str_cut(&rest, '\n'), STR(" (idle")) >= 0;
+            if (r || idle < 63 || (tries == 99 && idle != 64))
+                fail_msg("%d with %d: %s", r, (int)i, buf_cstr(&p.text));
+            program_kill(&p);
+        }
     }
-    if (idle + unknown != 64 || unknown == 0)
-        fail_msg("%s", buf_cstr(&p.text));
-    if (!strstr(buf_cstr(&q.complaints), "too few descriptors, see ulimit -n"))
-        fail_msg("%s", buf_cstr(&q.complaints));
-    program_kill(&p);
-    program_kill(&q);
+    program_descriptors = 0;
     program_kill(&target);
 }
 
@@ -558,7 +556,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_samples_leave_no_file, set_up, tear_down),
         cmocka_unit_test(test_names_that_would_drive_a_terminal),
         cmocka_unit_test(test_dump_tells_of_every_thread),
-        cmocka_unit_test(test_too_few_descriptors),
+        cmocka_unit_test(test_few_descriptors),
         cmocka_unit_test(test_dump_tells_of_what_it_cannot_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,6 +18,7 @@
 #include "base/buf.h"
 #include "family.h"
 #include "sample/record.h"
+#include "sample/target.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -60,6 +61,41 @@ static void test_no_descriptors(void **state)
     assert_int_equal(descriptors(), before);
     assert_true(refused > 0 && ran > 0);
     family_end(pid);
+}
+
+static void count_asked(void *context, const struct sample_thread *thread)
+{
+    ((size_t *)context)[thread->asked]++;
+}
+
+/* None at all: who cannot be asked for is not told to sleep. As soon as there are some, all are. */
+static void test_descriptors_come_and_go(void **state)
+{
+    (void)state;
+    pid_t pid = family_start("import threading, time\n"
+                             "for i in range(20):\n"
+                             "    threading.Thread(target=time.sleep, args=(600,)).start()\n"
+                             "print('ready', flush=1)\n"
+                             "while True: pass\n",
+                             NULL);
+    struct sample_options options = {.idle = true, .all = true};
+    struct target *t = NULL;
+    assert_int_equal(target_open(proc, pid, &options, &t, NULL), 0);
+    struct rlimit old;
+    getrlimit(RLIMIT_NOFILE, &old);
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){.rlim_cur = 0, .rlim_max = old.rlim_max});
+    size_t without[2] = {0}, still[2] = {0}, with[2] = {0};
+    int r = target_look(t, count_asked, without, NULL);
+    int again = target_look(t, count_asked, still, NULL);
+    setrlimit(RLIMIT_NOFILE, &old);
+    assert_int_equal(r + again, 0);
+    assert_int_equal(target_look(t, count_asked, with, NULL), 0);
+    assert_int_equal(target_counts(t).unasked, without[false] + still[false]);
+    target_close(t);
+    family_end(pid);
+    assert_int_equal(without[false], 21);
+    assert_int_equal(still[false], 21);
+    assert_int_equal(with[true], 21);
 }
 
 /* Little memory: what the target holds must not be able to make it run out. */
@@ -201,6 +237,7 @@ int main(void)
         return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_descriptors),
+        cmocka_unit_test(test_descriptors_come_and_go),
         cmocka_unit_test(test_little_memory),
         cmocka_unit_test(test_only_reads),
     };
