@@ -1,86 +1,135 @@
 /* To read a thread while it does not run, without stopping it: to come to the core on which it
  * runs, as any program may that has work to do. Where the kernel lets us run at once the thread
- * waits there; where we have to wait, as with a small share of a busy core, we had better not. */
+ * waits there; where we have to wait, as with a small share of a busy core, we had better not. Who
+ * moves from core to core is moved by the kernel's own threads, for which the other one waits as
+ * well; so it is a thread apart that wakes up there and sleeps again. */
 #include "sample/core.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <sched.h>
-#include <string.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdlib.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 
 #define REFUSED_NS INT64_C(1000000000)
 #define SHARE      5 /* one part of time in so many may go into getting there, and into being there */
+#define AWAKE_NS   INT64_C(200000) /* that the caller stays awake: to wake up costs it more */
 
-_Static_assert(sizeof(cpu_set_t) == sizeof((struct core){0}.own), "a bit for each core");
+struct visitor {
+    pthread_t thread;
+    int number; /* the core to which it is bound; -1: none */
+    sem_t begin, done;
+    void (*work)(void *context); /* NULL: it is to end */
+    void *context;
+    bool there;
+};
 
-/* Who was not pinned by anybody shall not be, when the container gets other cores. */
-static bool learn(struct core *c)
+static void take(sem_t *s)
 {
-    cpu_set_t own, most, all;
-    memset(&all, 0xff, sizeof(all));
-    if (sched_getaffinity(0, sizeof(own), &own) < 0 ||
-        sched_setaffinity(0, sizeof(all), &all) < 0 ||
-        sched_getaffinity(0, sizeof(most), &most) < 0)
-        return false;
-    bool pinned = !CPU_EQUAL(&own, &most);
-    if (pinned && sched_setaffinity(0, sizeof(own), &own) < 0)
-        return false;
-    memcpy(c->own, pinned ? &own : &all, sizeof(c->own));
-    return c->known = true;
+    while (sem_wait(s) < 0 && errno == EINTR)
+        continue;
 }
 
-static bool go(int number)
+static void *visit(void *argument)
 {
-    cpu_set_t there;
+    struct visitor *v = argument;
+    for (take(&v->begin); v->work; take(&v->begin)) {
+        v->there = sched_getcpu() == v->number;
+        if (v->there)
+            v->work(v->context);
+        sem_post(&v->done);
+    }
+    return NULL;
+}
+
+static struct visitor *create(void)
+{
+    struct visitor *v = xcalloc(1, sizeof(*v));
+    sigset_t all, before;
+    v->number = -1;
+    sem_init(&v->begin, 0, 0);
+    sem_init(&v->done, 0, 0);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int e = pthread_create(&v->thread, NULL, visit, v);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (e == 0)
+        return v;
+    sem_destroy(&v->begin);
+    sem_destroy(&v->done);
+    free(v);
+    return NULL;
+}
+
+void visitor_destroy(struct visitor *v)
+{
+    if (!v)
+        return;
+    v->work = NULL;
+    sem_post(&v->begin);
+    pthread_join(v->thread, NULL);
+    sem_destroy(&v->begin);
+    sem_destroy(&v->done);
+    free(v);
+}
+
+/* Only where the caller may run as well, who may be pinned. */
+static bool bind_to(struct visitor *v, int number)
+{
+    cpu_set_t own, there;
+    if (v->number == number)
+        return true;
     CPU_ZERO(&there);
     CPU_SET((size_t)number, &there);
-    return sched_setaffinity(0, sizeof(there), &there) == 0;
+    if (sched_getaffinity(0, sizeof(own), &own) < 0 || !CPU_ISSET((size_t)number, &own) ||
+        pthread_setaffinity_np(v->thread, sizeof(there), &there) != 0)
+        return false;
+    v->number = number;
+    return true;
 }
 
-bool core_join(struct core *c, int number)
+static bool send(struct visitor *v, void (*work)(void *context), void *context)
+{
+    v->work = work;
+    v->context = context;
+    sem_post(&v->begin);
+    int64_t until = clock_read_ns(CLOCK_MONOTONIC) + AWAKE_NS;
+    while (sem_trywait(&v->done) < 0)
+        if (clock_read_ns(CLOCK_MONOTONIC) > until) {
+            take(&v->done);
+            break;
+        }
+    if (!v->there)
+        v->number = -1; /* the container has lost that core */
+    return v->there;
+}
+
+bool core_visit(struct core *c, int number, void (*work)(void *context), void *context)
 {
     int64_t begun = clock_read_ns(CLOCK_MONOTONIC);
-    if (c->away && number == c->number)
-        return true;
-    if (number < 0 || number >= CORES_MAX || begun < c->next_ns)
+    if (number < 0 || number >= CPU_SETSIZE || begun < c->next_ns)
         return false;
-    if ((!c->known && !learn(c)) || !(c->own[number / 64] >> (number % 64) & 1))
-        return false;
-    int from = sched_getcpu();
-    if (!go(number)) {
-        core_refuse(c);
-        return false;
+    if (!*c->visitor)
+        *c->visitor = create();
+    bool worked = false;
+    if (sched_getcpu() == number) {
+        work(context); /* it waits already */
+        worked = true;
+    } else if (*c->visitor && bind_to(*c->visitor, number)) {
+        worked = send(*c->visitor, work, context);
     }
     int64_t now = clock_read_ns(CLOCK_MONOTONIC);
     c->next_ns = now + (now - begun) * (SHARE - 1);
-    c->since_ns = c->away ? c->since_ns : now;
-    c->from = c->away ? c->from : from;
-    c->away = true;
-    c->number = number;
-    return true;
+    if (!worked)
+        core_refuse(c);
+    return worked;
 }
 
 void core_refuse(struct core *c)
 {
     c->next_ns = clock_read_ns(CLOCK_MONOTONIC) + REFUSED_NS;
-}
-
-/* Whoever just becomes free to run elsewhere stays, and is in the way. */
-void core_leave(struct core *c)
-{
-    cpu_set_t own;
-    if (!c->away)
-        return;
-    c->away = false;
-    int64_t now = clock_read_ns(CLOCK_MONOTONIC);
-    int64_t next = now + (now - c->since_ns) * (SHARE - 1);
-    c->next_ns = c->next_ns > next ? c->next_ns : next;
-    if (c->from >= 0 && c->from != c->number)
-        go(c->from);
-    memcpy(&own, c->own, sizeof(own));
-    if (sched_setaffinity(0, sizeof(own), &own) == 0)
-        return;
-    memset(&own, 0xff, sizeof(own)); /* the container has lost all of those */
-    sched_setaffinity(0, sizeof(own), &own);
-    c->known = false;
 }

@@ -1,22 +1,21 @@
-/* The calling thread's way to the core of another one, and back. */
+/* Work on the core of another thread. */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CORES_MAX 1024
+struct visitor; /* a thread of ours that waits until there is something to do on some core */
+
 struct core {
-    uint64_t own[CORES_MAX / 64]; /* where the caller may run; a bit for each */
-    bool known;                   /* what that is */
-    bool away;
-    int from, number; /* where the caller was, and is, while it is away */
-    int64_t since_ns; /* monotonic; away */
-    int64_t next_ns;  /* may it go again */
+    struct visitor *
+        *visitor;    /* where it is, made when it is needed first; may be others' as well */
+    int64_t next_ns; /* monotonic; it may go again */
 };
-/* number: of the core; -1: not known. False: it is not among those that the caller may use, or it
- * is too early: neither getting there nor being there may take too large a part of the time. True:
- * the caller is there, and whatever ran there waits, for as long as the kernel likes. */
-bool core_join(struct core *c, int number);
-void core_leave(struct core *c);
+/* Does the work on that core, while the caller waits. number: of the core; -1: not known. False: it
+ * was not done: the core is not among those that the caller may use, or it is too early: neither
+ * getting there nor being there may take too large a part of the time. True: it was, and whatever
+ * ran there had to wait, for as long as the kernel liked. */
+bool core_visit(struct core *c, int number, void (*work)(void *context), void *context);
 /* Not again for a second. */
 void core_refuse(struct core *c);
+void visitor_destroy(struct visitor *v); /* NULL is fine */

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/arena.h"
 #include "proc/proc.h"
+#include "sample/core.h"
 #include "sample/record_internal.h"
 
 #define SWEEP_MS     20 /* a storm of children must not keep the sampler from sampling */
@@ -42,6 +43,8 @@ void processes_finish(struct processes *ps)
     for (size_t i = 0; i < ps->n; i++)
         free_process(ps->at[i]);
     ps->n = 0;
+    visitor_destroy(ps->shared.visitor);
+    ps->shared.visitor = NULL;
 }
 
 bool process_ended(const struct process *p)

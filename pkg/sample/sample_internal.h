@@ -146,9 +146,10 @@ struct stack_cells {
 
 /* Keeps the thread that is to be read from running, without stopping it. */
 struct stack_holder {
-    bool (*begin)(struct stack_holder *self); /* may be called again before the end */
+    /* Calls work() where it can be held meanwhile. False: it did not. */
+    bool (*visit)(struct stack_holder *self, void (*work)(void *context), void *context);
+    bool (*begin)(struct stack_holder *self); /* there, as often as need be: whether it waits */
     bool (*held)(struct stack_holder *self);  /* whether it did not run since then */
-    void (*end)(struct stack_holder *self);   /* also where there was no begin, or it failed */
 };
 
 /* One for all threads: where copies go. */

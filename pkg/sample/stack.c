@@ -370,52 +370,93 @@ static bool is_torn(const struct stack_reader *r, struct stack_memory *m)
     return false;
 }
 
+/* The attempts of one look. */
+struct look {
+    struct stack_reader *r;
+    struct stack_memory *m;
+    uint64_t thread;
+    int attempt, resort, lost;
+    uint64_t candidate; /* the outermost frame, if another one than last time's */
+    int seen;           /* of it, in a row */
+    bool visiting, hold, may_hold;
+    int result; /* 0 or -errno */
+};
+
+/* The stack of one attempt: whether it is what was looked for. */
+static bool is_settled(struct look *l)
+{
+    struct stack_reader *r = l->r;
+    struct stack_memory *m = l->m;
+    if (r->cut) /* the outermost frame is another one with each call */
+        return true;
+    uint64_t root = r->depth ? r->frames[r->depth - 1].address : 0;
+    if ((root != m->root && !r->held) || (r->depth && r->suspended)) {
+        /* Another beginning than last time's must show several times in a row. */
+        l->seen = root == l->candidate ? l->seen + 1 : 1;
+        l->candidate = root;
+        l->result = -EAGAIN;
+        if (l->seen < ROOT_SEEN)
+            return false;
+        if (is_torn(r, m))
+            return true;
+    }
+    if (!r->depth || !r->suspended) {
+        m->root = root;
+        m->alone = 0;
+    }
+    l->result = 0;
+    return true;
+}
+
+static void make_attempt(struct look *l)
+{
+    struct stack_reader *r = l->r;
+    struct stack_memory *m = l->m;
+    bool by_frame = !r->offsets->thread_chunk;
+    int limit = stack_is_followed(r, m) ? LAST_RESORT_FOLLOWED : LAST_RESORT;
+    r->moving = false;
+    l->resort += l->resort || l->attempt - l->lost >= limit;
+    int e = try_once(r, m, l->thread, l->attempt == 0, l->resort);
+    if (r->held && !r->holder->held(r->holder)) {
+        e = e == 0 ? AGAIN : e;
+        l->lost++;
+    }
+    /* At first, what was met on the way may just have been unknown. */
+    r->moving = by_frame && (r->moving || (!r->held && e == AGAIN && l->attempt > 1));
+    if (r->moving && r->holder)
+        m->restless = RESTLESS_LOOKS;
+    l->hold = r->moving || r->held;
+    l->result = e == AGAIN ? -EAGAIN : e;
+    bool lost = e < 0 && !m->n_chunks && !m->n_objects && !m->window_size;
+    bool last = e == -ETIME || lost || (e == 0 && is_settled(l));
+    l->attempt = last ? ATTEMPTS : l->attempt + 1;
+}
+
+/* As long as they are to be made here: where the thread is held, or at home. */
+static void make_attempts(void *context)
+{
+    struct look *l = context;
+    struct stack_holder *holder = l->r->holder;
+    while (l->attempt < ATTEMPTS && l->visiting == (l->hold && l->may_hold)) {
+        if (l->visiting)
+            l->may_hold = l->r->held = l->lost < HOLDS && holder->begin(holder);
+        if (l->visiting == l->r->held)
+            make_attempt(l);
+    }
+    l->r->held = false;
+}
+
 static int read_stack(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
 {
-    uint64_t candidate = 0;
-    int seen = 0, resort = 0, lost = 0, result = -EAGAIN;
-    bool by_frame = !r->offsets->thread_chunk, hold = m->restless, may_hold = r->holder;
-    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        if (hold)
-            may_hold = r->held = may_hold && lost < HOLDS && r->holder->begin(r->holder);
-        r->moving = false;
-        int limit = stack_is_followed(r, m) ? LAST_RESORT_FOLLOWED : LAST_RESORT;
-        resort += resort || attempt - lost >= limit;
-        int e = try_once(r, m, thread, attempt == 0, resort);
-        if (r->held && !r->holder->held(r->holder)) {
-            e = e == 0 ? AGAIN : e;
-            lost++;
-        }
-        /* At first, what was met on the way may just have been unknown. */
-        r->moving = by_frame && (r->moving || (!r->held && e == AGAIN && attempt > 1));
-        if (r->moving && r->holder)
-            m->restless = RESTLESS_LOOKS;
-        hold = r->moving || r->held;
-        if (e == -ETIME || (e < 0 && !m->n_chunks && !m->n_objects && !m->window_size))
-            return e;
-        result = e == AGAIN ? -EAGAIN : e;
-        if (result < 0)
-            continue;
-        if (r->cut) /* the outermost frame is another one with each call */
-            return 0;
-        uint64_t root = r->depth ? r->frames[r->depth - 1].address : 0;
-        if ((root != m->root && !r->held) || (r->depth && r->suspended)) {
-            /* Another beginning than last time's must show several times in a row. */
-            seen = root == candidate ? seen + 1 : 1;
-            candidate = root;
-            result = -EAGAIN;
-            if (seen < ROOT_SEEN)
-                continue;
-            if (is_torn(r, m))
-                return result;
-        }
-        if (!r->depth || !r->suspended) {
-            m->root = root;
-            m->alone = 0;
-        }
-        return 0;
+    struct look l = {.r = r, .m = m, .thread = thread, .hold = m->restless, .may_hold = r->holder};
+    while (l.attempt < ATTEMPTS) {
+        l.visiting = l.hold && l.may_hold;
+        if (l.visiting)
+            l.may_hold = r->holder->visit(r->holder, make_attempts, &l) && l.may_hold;
+        else
+            make_attempts(&l);
     }
-    return result;
+    return l.result;
 }
 
 /* What is seen to call time and again mostly does so unseen. */
@@ -438,9 +479,6 @@ int stack_read(struct stack_reader *r, struct stack_memory *m, uint64_t thread)
     r->doubtful = 0;
     r->held = r->calls = false;
     int e = read_stack(r, m, thread);
-    if (r->holder)
-        r->holder->end(r->holder);
-    r->held = false; /* what is prepared next is not */
     judge(r, m);
     return e;
 }

@@ -36,6 +36,7 @@ struct target {
     bool waited;                /* it did, while it was read */
     bool slept;                 /* or ended, before it could be made to wait */
     struct core core;
+    struct visitor *visitor; /* NULL also where it is shared */
     struct threads threads;
     size_t first; /* thread that the next look begins with: the one that had no time left */
     struct thread *expected; /* the only one with a stack at the last look; NULL: other than one */
@@ -125,16 +126,19 @@ static size_t memory_share(const struct target *t)
     return s ? SAMPLE_MEMORY_MAX / s->targets / (s->parts ? s->parts : 1) : SAMPLE_MEMORY_MAX;
 }
 
+static bool visit(struct stack_holder *holder, void (*work)(void *context), void *context)
+{
+    struct target *t = CONTAINER_OF(holder, struct target, holder);
+    return kernel_thread_place(t->kernel, t->held, &t->place) &&
+           core_visit(&t->core, t->place.core, work, context);
+}
+
 static bool begin_hold(struct stack_holder *holder)
 {
     struct target *t = CONTAINER_OF(holder, struct target, holder);
-    t->waited = false;
-    if (!kernel_thread_place(t->kernel, t->held, &t->place))
-        return false;
     int core = t->place.core;
-    if (!core_join(&t->core, core))
-        return false;
     t->slept = !kernel_thread_place(t->kernel, t->held, &t->place);
+    t->waited = false;
     if (t->slept)
         core_refuse(&t->core); /* who runs for so short a time would rarely be seen to */
     return !t->slept && t->place.core == core;
@@ -144,11 +148,6 @@ static bool was_held(struct stack_holder *holder)
 {
     struct target *t = CONTAINER_OF(holder, struct target, holder);
     return t->waited = kernel_thread_waited(t->held, &t->place);
-}
-
-static void end_hold(struct stack_holder *holder)
-{
-    core_leave(&CONTAINER_OF(holder, struct target, holder)->core);
 }
 
 static int read_stack(struct target *t, struct thread *thread, bool running)
@@ -445,7 +444,8 @@ static void start(struct target *t)
     t->codes = codes_create(t->reader, &t->offsets, t->symbols.code_type);
     t->stack.reader = t->reader;
     t->stack.offsets = &t->offsets;
-    t->holder = (struct stack_holder){.begin = begin_hold, .held = was_held, .end = end_hold};
+    t->holder = (struct stack_holder){.visit = visit, .begin = begin_hold, .held = was_held};
+    t->core.visitor = t->options.shared ? &t->options.shared->visitor : &t->visitor;
     t->threads.reader = t->reader;
     t->threads.offsets = &t->offsets;
     t->threads.runtime = t->symbols.runtime;
@@ -572,6 +572,7 @@ void target_close(struct target *t)
     threads_finish(&t->threads);
     if (t->codes && t->options.shared)
         t->options.shared->targets--;
+    visitor_destroy(t->visitor);
     kernel_destroy(t->kernel);
     codes_destroy(t->codes);
     async_destroy(t->async);

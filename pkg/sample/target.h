@@ -49,10 +49,11 @@ struct sample_thread {
     size_t task_at; /* the frame of its coroutine, outside of which is only what runs tasks */
 };
 
-/* Targets that are sampled together share what bounds memory. */
+/* Targets that are sampled together, by one thread, share what bounds memory. */
 struct sample_shared {
     size_t targets, threads;
-    size_t parts; /* that it is divided into, one of which is theirs; 0: all of it is */
+    size_t parts;            /* that it is divided into, one of which is theirs; 0: all of it is */
+    struct visitor *visitor; /* NULL at first; visitor_destroy() is the owner's to call */
 };
 
 struct sample_options {

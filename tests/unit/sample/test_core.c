@@ -1,4 +1,4 @@
-/* Coming to the core of a process that is busy there, and back, as the kernel really does it. */
+/* Work on the core of a process that is busy there, as the kernel really does it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -23,12 +22,30 @@
 static cpu_set_t before; /* where the test may run */
 static volatile uint64_t *count;
 static pid_t busy; /* 0: nobody */
+static struct visitor *visitor;
+
+struct work {
+    struct kernel *kernel; /* NULL: not asked */
+    struct kernel_thread *thread;
+    int times, core;
+    pid_t tid;
+    bool still; /* the other one, meanwhile */
+    bool placed, waited;
+};
 
 static int first_core(void)
 {
     int core = 0;
     while (!CPU_ISSET((size_t)core, &before))
         core++;
+    return core;
+}
+
+static int next_core(int core)
+{
+    do
+        core = (core + 1) % CPU_SETSIZE;
+    while (!CPU_ISSET((size_t)core, &before));
     return core;
 }
 
@@ -78,6 +95,8 @@ static int teardown(void **state)
 {
     (void)state;
     end_busy();
+    visitor_destroy(visitor);
+    visitor = NULL;
     return sched_setaffinity(0, sizeof(before), &before);
 }
 
@@ -87,26 +106,44 @@ static bool is_as_before(void)
     return sched_getaffinity(0, sizeof(now), &now) == 0 && CPU_EQUAL(&now, &before);
 }
 
-static void test_join(void **state)
+static void work(void *context)
+{
+    struct work *w = context;
+    struct kernel_place place;
+    w->times++;
+    w->core = sched_getcpu();
+    w->tid = gettid();
+    w->placed = w->kernel && kernel_thread_place(w->kernel, w->thread, &place);
+    uint64_t was = *count;
+    int64_t until = clock_read_ns(CLOCK_MONOTONIC) + LONG_NS;
+    while (clock_read_ns(CLOCK_MONOTONIC) < until)
+        continue;
+    w->still = *count == was;
+    w->waited = w->placed && kernel_thread_waited(w->thread, &place);
+}
+
+static bool visit(int number, struct work *w)
+{
+    struct core core = {.visitor = &visitor};
+    bool visited = core_visit(&core, number, work, w);
+    assert_true(is_as_before());
+    return visited;
+}
+
+static void test_visit(void **state)
 {
     (void)state;
     int number = first_core(), still = 0;
     start_busy(number);
     for (int i = 0; i < TIMES; i++) {
-        struct core core = {0};
+        struct work w = {0};
+        if (i == TIMES / 2 && CPU_COUNT(&before) > 1)
+            pin(busy, number = next_core(number));
         usleep(1000);
-        assert_true(core_join(&core, number));
-        assert_int_equal(sched_getcpu(), number);
-        uint64_t was = *count;
-        int64_t until = clock_read_ns(CLOCK_MONOTONIC) + LONG_NS;
-        while (clock_read_ns(CLOCK_MONOTONIC) < until)
-            continue;
-        still += *count == was;
-        assert_true(core_join(&core, number)); /* is there */
-        core_leave(&core);
-        assert_true(is_as_before());
-        core_leave(&core); /* has left */
-        assert_true(is_as_before());
+        assert_true(visit(number, &w));
+        assert_int_equal(w.times, 1);
+        assert_int_equal(w.core, number);
+        still += w.still;
     }
     assert_true(still >= TIMES / 2); /* the kernel may interrupt us as well */
 }
@@ -114,43 +151,68 @@ static void test_join(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    struct core core = {0};
-    assert_false(core_join(&core, -1));
-    assert_false(core_join(&core, CORES_MAX));
+    struct core core = {.visitor = &visitor};
+    struct work w = {0};
+    assert_false(core_visit(&core, -1, work, &w));
+    assert_false(core_visit(&core, CPU_SETSIZE, work, &w));
     assert_true(is_as_before());
     if (CPU_COUNT(&before) < 2)
         skip();
-    int own = first_core(), other = own + 1;
-    while (!CPU_ISSET((size_t)other, &before))
-        other++;
+    int own = first_core();
     pin(0, own); /* as taskset does: that is not to be left */
-    assert_false(core_join(&core, other));
-    assert_int_equal(sched_getcpu(), own);
-    core_leave(&core);
-    assert_int_equal(sched_getcpu(), own);
-    assert_true(core_join(&core, own));
-    core_leave(&core);
-    assert_int_equal(sched_getcpu(), own);
+    assert_false(core_visit(&core, next_core(own), work, &w));
+    assert_int_equal(w.times, 0);
+    core.next_ns = 0;
+    assert_true(core_visit(&core, own, work, &w));
+    assert_int_equal(w.times, 1);
+    assert_int_equal(w.core, own);
+}
+
+/* What was bound to one core is on another one, as when the container loses cores: nothing is done
+ * there, and the next time all is well again. */
+static void test_moved(void **state)
+{
+    (void)state;
+    struct work w = {0};
+    if (CPU_COUNT(&before) < 2)
+        skip();
+    int number = first_core(), other = next_core(number);
+    start_busy(number);
+    pin(busy, number);
+    for (; w.tid == 0 || w.tid == gettid(); usleep(1000))
+        visit(number, &w); /* who is there already does the work */
+    pid_t tid = w.tid;
+    int refused = 0;
+    for (int i = 0; i < TIMES; i++) {
+        w.times = 0;
+        pin(tid, other);
+        bool visited = visit(number, &w);
+        assert_int_equal(w.times, visited);
+        if (visited)
+            assert_int_equal(w.core, number);
+        refused += !visited;
+        assert_true(visited || visit(number, &w));
+        assert_int_equal(w.times, 1);
+        assert_int_equal(w.core, number);
+    }
+    assert_true(refused > 0);
 }
 
 /* Neither getting there nor being there takes more than a part of the time. */
 static void test_too_often(void **state)
 {
     (void)state;
-    struct core core = {0};
+    struct core core = {.visitor = &visitor};
+    struct work w = {0};
     int number = first_core();
-    assert_true(core_join(&core, number));
-    int64_t joined = clock_read_ns(CLOCK_MONOTONIC);
-    usleep(20000);
-    int64_t left = clock_read_ns(CLOCK_MONOTONIC);
-    core_leave(&core);
-    assert_true(core.next_ns >= left + 4 * (left - joined));
+    int64_t begun = clock_read_ns(CLOCK_MONOTONIC);
+    assert_true(core_visit(&core, number, work, &w));
+    assert_true(core.next_ns >= begun + 5 * LONG_NS);
     core.next_ns = INT64_MAX;
-    assert_false(core_join(&core, number));
-    assert_true(is_as_before());
+    assert_false(core_visit(&core, number, work, &w));
+    assert_int_equal(w.times, 1);
     core.next_ns = 0;
-    assert_true(core_join(&core, number));
-    core_leave(&core);
+    assert_true(core_visit(&core, number, work, &w));
     int64_t before_ns = clock_read_ns(CLOCK_MONOTONIC);
     core_refuse(&core);
     assert_true(core.next_ns > before_ns);
@@ -176,24 +238,18 @@ static void test_place(void **state)
 
     int waited = 0;
     for (int i = 0; i < TIMES; i++) {
-        struct core core = {0};
+        struct work w = {.kernel = kernel, .thread = thread};
         usleep(5000);
-        assert_true(core_join(&core, number));
-        assert_true(kernel_thread_place(kernel, thread, &place));
-        uint64_t was = *count;
-        int64_t until = clock_read_ns(CLOCK_MONOTONIC) + LONG_NS;
-        while (clock_read_ns(CLOCK_MONOTONIC) < until)
-            continue;
-        bool same = *count == was;
-        if (kernel_thread_waited(thread, &place)) {
-            assert_true(same);
-            waited++;
-        }
-        core_leave(&core);
+        assert_true(visit(number, &w));
+        assert_true(w.placed);
+        assert_true(w.still || !w.waited);
+        waited += w.waited;
     }
     assert_true(waited > 0);
-    uint64_t was = *count;
-    while (*count == was)
+    assert_true(kernel_thread_place(kernel, thread, &place));
+    struct work w = {0};
+    visit(number, &w); /* after which it begins anew */
+    for (uint64_t was = *count; *count == was;)
         usleep(1000);
     assert_false(kernel_thread_waited(thread, &place));
 
@@ -234,8 +290,9 @@ static void test_real_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_join, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_visit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_moved, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_often, setup, teardown),
         cmocka_unit_test_setup_teardown(test_place, setup, teardown),
         cmocka_unit_test(test_real_time)};

@@ -150,6 +150,13 @@ static ssize_t world_read(struct memory_reader *self, const struct iovec *local,
     return done;
 }
 
+static bool visit(struct stack_holder *self, void (*work)(void *context), void *context)
+{
+    work(context);
+    CONTAINER_OF(self, struct world, holder)->held = false;
+    return true;
+}
+
 static bool begin_hold(struct stack_holder *self)
 {
     struct world *w = CONTAINER_OF(self, struct world, holder);
@@ -165,16 +172,11 @@ static bool was_held(struct stack_holder *self)
     return w->time == w->before;
 }
 
-static void end_hold(struct stack_holder *self)
-{
-    CONTAINER_OF(self, struct world, holder)->held = false;
-}
-
 static struct world *begin(unsigned minor)
 {
     struct world *w = &world;
     *w = (struct world){.reader = {.read = world_read},
-                        .holder = {.begin = begin_hold, .held = was_held, .end = end_hold},
+                        .holder = {.visit = visit, .begin = begin_hold, .held = was_held},
                         .offsets = offsets_find(minor),
                         .show = show_turns,
                         .slower = 1,
