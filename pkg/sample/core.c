@@ -69,6 +69,9 @@ void visitor_destroy(struct visitor *v)
 {
     if (!v)
         return;
+    cpu_set_t own; /* so that nobody on its core can keep it from its end */
+    if (sched_getaffinity(0, sizeof(own), &own) == 0)
+        pthread_setaffinity_np(v->thread, sizeof(own), &own);
     v->work = NULL;
     sem_post(&v->begin);
     pthread_join(v->thread, NULL);
@@ -77,16 +80,18 @@ void visitor_destroy(struct visitor *v)
     free(v);
 }
 
-/* Only where the caller may run as well, who may be pinned. */
+static bool is_own(int number)
+{
+    cpu_set_t own;
+    return sched_getaffinity(0, sizeof(own), &own) == 0 && CPU_ISSET((size_t)number, &own);
+}
+
 static bool bind_to(struct visitor *v, int number)
 {
-    cpu_set_t own, there;
-    if (v->number == number)
-        return true;
+    cpu_set_t there;
     CPU_ZERO(&there);
     CPU_SET((size_t)number, &there);
-    if (sched_getaffinity(0, sizeof(own), &own) < 0 || !CPU_ISSET((size_t)number, &own) ||
-        pthread_setaffinity_np(v->thread, sizeof(there), &there) != 0)
+    if (v->number != number && pthread_setaffinity_np(v->thread, sizeof(there), &there) != 0)
         return false;
     v->number = number;
     return true;
@@ -108,25 +113,29 @@ static bool send(struct visitor *v, void (*work)(void *context), void *context)
     return v->there;
 }
 
+static bool go(struct visitor **v, int number, void (*work)(void *context), void *context)
+{
+    if (!*v)
+        *v = create();
+    return *v && bind_to(*v, number) && send(*v, work, context);
+}
+
 bool core_visit(struct core *c, int number, void (*work)(void *context), void *context)
 {
     int64_t begun = clock_read_ns(CLOCK_MONOTONIC);
-    if (number < 0 || number >= CPU_SETSIZE || begun < c->next_ns)
+    if (number < 0 || number >= CPU_SETSIZE || begun < c->next_ns || !is_own(number))
         return false;
-    if (!*c->visitor)
-        *c->visitor = create();
-    bool worked = false;
-    if (sched_getcpu() == number) {
-        work(context); /* it waits already */
-        worked = true;
-    } else if (*c->visitor && bind_to(*c->visitor, number)) {
-        worked = send(*c->visitor, work, context);
-    }
-    int64_t now = clock_read_ns(CLOCK_MONOTONIC);
-    c->next_ns = now + (now - begun) * (SHARE - 1);
-    if (!worked)
+    bool there = sched_getcpu() == number; /* where the other one waits already */
+    if (there)
+        work(context);
+    else if (!go(c->visitor, number, work, context))
         core_refuse(c);
-    return worked;
+    else
+        there = true;
+    int64_t now = clock_read_ns(CLOCK_MONOTONIC);
+    int64_t next = now + (now - begun) * (SHARE - 1);
+    c->next_ns = c->next_ns > next ? c->next_ns : next; /* the work may have refused */
+    return there;
 }
 
 void core_refuse(struct core *c)

@@ -342,11 +342,10 @@ static void open_files(struct kernel *k, struct kernel_thread *t)
     if (t->open || (k->open >= k->most_open && !(is_hot(t) && make_room(k))))
         return;
     t->stat = open_file(k, t, "stat");
-    if (t->stat < 0) {
-        if (errno == EMFILE)
-            leave_some(k);
+    if (t->stat < 0 && errno == EMFILE)
+        leave_some(k);
+    if (t->stat < 0)
         return;
-    }
     t->open = true;
     k->open++;
     t->runtime = open_file(k, t, "schedstat");
@@ -486,6 +485,7 @@ static void rest(struct kernel *k, int64_t now_ns)
 
 void kernel_begin(struct kernel *k, bool all)
 {
+    k->most_open += k->most_open < DESCRIPTORS_MAX / 2; /* there may be some again */
     if (k->n == 1)
         return; /* it is hot, or the only one to ask */
     int64_t now = clock_read_ns(CLOCK_MONOTONIC), since = now - k->looked_ns;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -141,7 +142,8 @@ static bool begin_hold(struct stack_holder *holder)
     t->waited = false;
     if (t->slept)
         core_refuse(&t->core); /* who runs for so short a time would rarely be seen to */
-    return !t->slept && t->place.core == core;
+    /* We may have been moved ourselves. */
+    return !t->slept && t->place.core == core && sched_getcpu() == core;
 }
 
 static bool was_held(struct stack_holder *holder)

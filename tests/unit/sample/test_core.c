@@ -139,6 +139,8 @@ static void test_visit(void **state)
         struct work w = {0};
         if (i == TIMES / 2 && CPU_COUNT(&before) > 1)
             pin(busy, number = next_core(number));
+        pin(0, next_core(number)); /* who is there already would do the work */
+        sched_setaffinity(0, sizeof(before), &before);
         usleep(1000);
         assert_true(visit(number, &w));
         assert_int_equal(w.times, 1);
@@ -186,6 +188,8 @@ static void test_moved(void **state)
     for (int i = 0; i < TIMES; i++) {
         w.times = 0;
         pin(tid, other);
+        pin(0, other); /* who is there already would do the work */
+        sched_setaffinity(0, sizeof(before), &before);
         bool visited = visit(number, &w);
         assert_int_equal(w.times, visited);
         if (visited)
@@ -216,6 +220,21 @@ static void test_too_often(void **state)
     int64_t before_ns = clock_read_ns(CLOCK_MONOTONIC);
     core_refuse(&core);
     assert_true(core.next_ns > before_ns);
+}
+
+static void refuse(void *context)
+{
+    core_refuse(context);
+}
+
+/* What is refused there stays refused. */
+static void test_refused_there(void **state)
+{
+    (void)state;
+    struct core core = {.visitor = &visitor};
+    int64_t begun = clock_read_ns(CLOCK_MONOTONIC);
+    assert_true(core_visit(&core, first_core(), refuse, &core));
+    assert_true(core.next_ns >= begun + INT64_C(1000000000));
 }
 
 /* Where a thread runs or waits, unless it need not let others run there. */
@@ -294,6 +313,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_moved, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_often, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refused_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_place, setup, teardown),
         cmocka_unit_test(test_real_time)};
     return cmocka_run_group_tests(tests, NULL, NULL);
