@@ -1,6 +1,11 @@
-"""Work inside of numpy, called from here."""
+"""Work inside of numpy, called from here; in one thread: OpenBLAS's others never sleep, and where
+they have all cores, `multiply` waits for whoever shares a core with a sampler."""
 
-import numpy
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import numpy  # noqa: E402
 
 
 def multiply(a):
