@@ -1,14 +1,16 @@
-"""Keeps a web service busy: load.py HOST:PORT [CLIENTS]. A client asks one thing at a time."""
+"""Keeps a web service busy: load.py HOST:PORT [CLIENTS [FILE]]. A client asks one thing at a time.
+FILE is made when the first answer has come."""
 
 import http.client
+import pathlib
 import random
 import sys
 import threading
 import time
 
 
-def shop(address):
-    connection = http.client.HTTPConnection(address, timeout=10)
+def shop(address, served):
+    connection = http.client.HTTPConnection(address, timeout=3)
     while True:
         try:
             currency = random.choice(["EUR", "USD", "JPY", "CHF"])
@@ -16,13 +18,20 @@ def shop(address):
                 "GET", f"/checkout?items={random.randint(10, 80)}&currency={currency}"
             )
             connection.getresponse().read()
+            if served:
+                pathlib.Path(served).touch()
+                served = None
             time.sleep(0.002)
         except (OSError, http.client.HTTPException):
             connection.close()
             time.sleep(1)
 
 
+def main(address, clients="2", served=None):
+    for _ in range(int(clients) - 1):
+        threading.Thread(target=shop, args=(address, served), daemon=True).start()
+    shop(address, served)
+
+
 if __name__ == "__main__":
-    for _ in range((int(sys.argv[2]) if len(sys.argv) > 2 else 2) - 1):
-        threading.Thread(target=shop, args=(sys.argv[1],), daemon=True).start()
-    shop(sys.argv[1])
+    main(*sys.argv[1:])
