@@ -1,5 +1,6 @@
 /* The pieces of one copy of a stack: which memory is read, and in which order. */
 #include <errno.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "sample/stack.h"
@@ -240,7 +241,7 @@ static int add_all(struct stack_reader *r, struct stack_memory *m, uint64_t thre
     make_room(r, r->codes + r->n_codes * o->code_head);
     r->prepared = NULL;
 
-    int e = add_objects(r, m, false);
+    int e = r->held ? 0 : add_objects(r, m, false); /* nothing changes between the two copies */
     if (e == 0)
         e = add_chunks(r, m, false);
     if (e == 0)
@@ -289,6 +290,8 @@ int stack_capture(struct stack_reader *r, struct stack_memory *m, uint64_t threa
         e = add_all(r, m, thread);
     int last = memory_batch_read(r->reader, &r->batch);
     r->took_ns += r->batch.took_ns;
+    if (r->held)
+        memcpy(r->copy, r->copy + r->half, r->half);
     return e < 0 ? e : last;
 }
 

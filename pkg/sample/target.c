@@ -130,19 +130,32 @@ static size_t memory_share(const struct target *t)
 static bool visit(struct stack_holder *holder, void (*work)(void *context), void *context)
 {
     struct target *t = CONTAINER_OF(holder, struct target, holder);
-    return kernel_thread_place(t->kernel, t->held, &t->place) &&
-           core_visit(&t->core, t->place.core, work, context);
+    if (!kernel_thread_place(t->kernel, t->held, &t->place) ||
+        !core_visit(&t->core, t->place.core, work, context))
+        return false;
+    /* To ask for that there would have made it wait half as long again. */
+    if (t->waited && kernel_thread_slept(t->held, &t->place)) {
+        t->waited = false;
+        t->slept = true;
+        core_refuse(&t->core); /* who runs for so short a time would rarely be seen to */
+    }
+    return true;
 }
 
+/* Where it was when its turns were counted it does not run, because we do, and it has had no turn
+ * since. */
 static bool begin_hold(struct stack_holder *holder)
 {
     struct target *t = CONTAINER_OF(holder, struct target, holder);
     int core = t->place.core;
-    t->slept = !kernel_thread_place(t->kernel, t->held, &t->place);
     t->waited = false;
+    if (sched_getcpu() != core)
+        return false; /* we were moved ourselves */
+    if (kernel_thread_waited(t->held, &t->place))
+        return true;
+    t->slept = !kernel_thread_place(t->kernel, t->held, &t->place);
     if (t->slept)
-        core_refuse(&t->core); /* who runs for so short a time would rarely be seen to */
-    /* We may have been moved ourselves. */
+        core_refuse(&t->core);
     return !t->slept && t->place.core == core && sched_getcpu() == core;
 }
 
