@@ -128,14 +128,13 @@ bool core_visit(struct core *c, int number, void (*work)(void *context), void *c
     bool there = sched_getcpu() == number; /* where the other one waits already */
     if (there)
         work(context);
-    else if (!go(c->visitor, number, work, context))
+    bool worked = there || go(c->visitor, number, work, context);
+    if (!worked)
         core_refuse(c);
-    else
-        there = true;
     int64_t now = clock_read_ns(CLOCK_MONOTONIC);
     int64_t next = now + (now - begun) * (SHARE - 1);
     c->next_ns = c->next_ns > next ? c->next_ns : next; /* the work may have refused */
-    return there;
+    return worked;
 }
 
 void core_refuse(struct core *c)

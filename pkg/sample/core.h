@@ -7,9 +7,8 @@
 struct visitor; /* a thread of ours that waits until there is something to do on some core */
 
 struct core {
-    struct visitor *
-        *visitor;    /* where it is, made when it is needed first; may be others' as well */
-    int64_t next_ns; /* monotonic; it may go again */
+    struct visitor **visitor; /* made when it is needed first; may be others' as well */
+    int64_t next_ns;          /* monotonic; it may go again */
 };
 /* Does the work on that core, while the caller waits. number: of the core; -1: not known. False: it
  * was not done: the core is not among those that the caller may use, or it is too early: neither

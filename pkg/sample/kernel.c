@@ -425,12 +425,6 @@ bool kernel_thread_waited(const struct kernel_thread *t, const struct kernel_pla
     return turns_of(t) == since->turns;
 }
 
-bool kernel_thread_slept(struct kernel_thread *t, const struct kernel_place *since)
-{
-    return kernel_thread_waited(t, since) && kernel_thread_state(t) != 'R' &&
-           kernel_thread_waited(t, since);
-}
-
 static int64_t process_runtime(const struct kernel *k)
 {
     /* What clock_getcpuclockid() makes, without its extra call. */

@@ -266,10 +266,8 @@ struct kernel_place {
 /* The core on which it runs or waits. False: it does neither, or need not share that with others,
  * or it is not known. */
 bool kernel_thread_place(struct kernel *k, struct kernel_thread *t, struct kernel_place *ret);
-/* Whether it has waited, or slept, since, if it waited then; and whether it has done nothing but
- * sleep, which is not known of one that runs again. */
+/* Whether it has had no other turn since. */
 bool kernel_thread_waited(const struct kernel_thread *t, const struct kernel_place *since);
-bool kernel_thread_slept(struct kernel_thread *t, const struct kernel_place *since);
 /* Once before the states of a look are asked for: finds out whether threads that slept when they
  * were asked last can have run since. all: each is asked in this look, however long it takes. */
 void kernel_begin(struct kernel *k, bool all);

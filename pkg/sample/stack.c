@@ -375,10 +375,13 @@ struct look {
     struct stack_reader *r;
     struct stack_memory *m;
     uint64_t thread;
-    int attempt, resort, lost;
+    int attempt, resort;
+    int lost;           /* attempts, because the thread ran meanwhile */
     uint64_t candidate; /* the outermost frame, if another one than last time's */
     int seen;           /* of it, in a row */
-    bool visiting, hold, may_hold;
+    bool visiting;      /* the thread's core */
+    bool hold;          /* it should be held, and may be */
+    bool may_hold;
     int result; /* 0 or -errno */
 };
 
@@ -427,8 +430,8 @@ static void make_attempt(struct look *l)
         m->restless = RESTLESS_LOOKS;
     l->hold = r->moving || r->held;
     l->result = e == AGAIN ? -EAGAIN : e;
-    bool lost = e < 0 && !m->n_chunks && !m->n_objects && !m->window_size;
-    bool last = e == -ETIME || lost || (e == 0 && is_settled(l));
+    bool nothing = e < 0 && !m->n_chunks && !m->n_objects && !m->window_size; /* is known */
+    bool last = e == -ETIME || nothing || (e == 0 && is_settled(l));
     l->attempt = last ? ATTEMPTS : l->attempt + 1;
 }
 

@@ -2,12 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
-#include "sample/core.h"
+#include "sample/hold.h"
 #include "sample/objects.h"
 #include "sample/threads.h"
 
@@ -31,12 +30,7 @@ struct target {
     struct async *async;
     struct names *names;
     struct stack_reader stack;
-    struct stack_holder holder;
-    struct kernel_thread *held; /* the one whose stack is read */
-    struct kernel_place place;  /* where it waits */
-    bool waited;                /* it did, while it was read */
-    bool slept;                 /* or ended, before it could be made to wait */
-    struct core core;
+    struct hold hold;
     struct visitor *visitor; /* NULL also where it is shared */
     struct threads threads;
     size_t first; /* thread that the next look begins with: the one that had no time left */
@@ -127,50 +121,12 @@ static size_t memory_share(const struct target *t)
     return s ? SAMPLE_MEMORY_MAX / s->targets / (s->parts ? s->parts : 1) : SAMPLE_MEMORY_MAX;
 }
 
-static bool visit(struct stack_holder *holder, void (*work)(void *context), void *context)
-{
-    struct target *t = CONTAINER_OF(holder, struct target, holder);
-    if (!kernel_thread_place(t->kernel, t->held, &t->place) ||
-        !core_visit(&t->core, t->place.core, work, context))
-        return false;
-    /* To ask for that there would have made it wait half as long again. */
-    if (t->waited && kernel_thread_slept(t->held, &t->place)) {
-        t->waited = false;
-        t->slept = true;
-        core_refuse(&t->core); /* who runs for so short a time would rarely be seen to */
-    }
-    return true;
-}
-
-/* Where it was when its turns were counted it does not run, because we do, and it has had no turn
- * since. */
-static bool begin_hold(struct stack_holder *holder)
-{
-    struct target *t = CONTAINER_OF(holder, struct target, holder);
-    int core = t->place.core;
-    t->waited = false;
-    if (sched_getcpu() != core)
-        return false; /* we were moved ourselves */
-    if (kernel_thread_waited(t->held, &t->place))
-        return true;
-    t->slept = !kernel_thread_place(t->kernel, t->held, &t->place);
-    if (t->slept)
-        core_refuse(&t->core);
-    return !t->slept && t->place.core == core && sched_getcpu() == core;
-}
-
-static bool was_held(struct stack_holder *holder)
-{
-    struct target *t = CONTAINER_OF(holder, struct target, holder);
-    return t->waited = kernel_thread_waited(t->held, &t->place);
-}
-
 static int read_stack(struct target *t, struct thread *thread, bool running)
 {
     struct stack_memory *m = &thread->memory;
-    t->held = thread->kernel;
-    t->slept = t->waited = false;
-    t->stack.holder = running && thread->kernel && !t->options.nonblocking ? &t->holder : NULL;
+    bool may_hold = running && thread->kernel && !t->options.nonblocking;
+    t->stack.holder = may_hold ? &t->hold.holder : NULL;
+    hold_begin(&t->hold, thread->kernel);
     size_t before = m->cap_objects;
     int e = stack_read(&t->stack, m, thread->address);
     t->threads.objects += m->cap_objects - before;
@@ -263,9 +219,9 @@ static bool count_stack(struct target *t, struct thread *thread, struct sample_t
         t->counts.retries += attempt > 0;
         begin_task(t, thread);
         e = read_stack(t, thread, state.running);
-        t->counts.held += t->waited && !waited;
-        waited = waited || t->waited;
-        state.running = state.running && (!t->slept || t->options.gil);
+        t->counts.held += t->hold.waited && !waited;
+        waited = waited || t->hold.waited;
+        state.running = state.running && (!t->hold.slept || t->options.gil);
         if (!state.running && !t->options.idle) {
             t->begun = NULL;
             return true;
@@ -459,8 +415,7 @@ static void start(struct target *t)
     t->codes = codes_create(t->reader, &t->offsets, t->symbols.code_type);
     t->stack.reader = t->reader;
     t->stack.offsets = &t->offsets;
-    t->holder = (struct stack_holder){.visit = visit, .begin = begin_hold, .held = was_held};
-    t->core.visitor = t->options.shared ? &t->options.shared->visitor : &t->visitor;
+    hold_init(&t->hold, t->kernel, t->options.shared ? &t->options.shared->visitor : &t->visitor);
     t->threads.reader = t->reader;
     t->threads.offsets = &t->offsets;
     t->threads.runtime = t->symbols.runtime;

@@ -164,7 +164,6 @@ static void test_refused(void **state)
     pin(0, own); /* as taskset does: that is not to be left */
     assert_false(core_visit(&core, next_core(own), work, &w));
     assert_int_equal(w.times, 0);
-    core.next_ns = 0;
     assert_true(core_visit(&core, own, work, &w));
     assert_int_equal(w.times, 1);
     assert_int_equal(w.core, own);
