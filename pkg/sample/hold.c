@@ -26,8 +26,8 @@ static bool visit(struct stack_holder *holder, void (*work)(void *context), void
     if (!kernel_thread_place(h->kernel, h->thread, &h->place) ||
         !core_visit(&h->core, h->place.core, work, context))
         return false;
-    if (h->waited &&
-        only_slept(h)) /* to ask for that there would have kept it half as long again */
+    /* To ask for that there would have kept it half as long again. */
+    if (h->waited && only_slept(h))
         give_up(h);
     return true;
 }
