@@ -17,6 +17,7 @@
 #define FIRST_TRIES  5  /* the first one some seconds, when it runs another program */
 #define FIRST_TRY_MS 200
 #define CHILDREN_MAX 16384 /* bytes of a list of children */
+#define OPEN_FILES   6     /* descriptors with which a process can be opened */
 
 static void add_counts(struct sample_counts *to, const struct sample_counts *from)
 {
@@ -111,14 +112,25 @@ static void count_opened(struct processes *ps, const struct target *t)
                  target_version(t)[0] ? target_version(t) : "3");
 }
 
+/* Whether fewer descriptors are left than it takes to open a process: what failed did so for that
+ * reason, most likely. */
+static bool is_short(const struct processes *ps)
+{
+    int fds[OPEN_FILES], n = 0;
+    while (n < OPEN_FILES && (fds[n] = fcntl(ps->proc, F_DUPFD_CLOEXEC, 0)) >= 0)
+        n++;
+    bool is = n < OPEN_FILES;
+    while (n > 0)
+        close(fds[--n]);
+    return is;
+}
+
 /* The descriptor comes first, then what the number means: from then on it means nothing else.
  * parent: 0 any. NULL: there is no such process. */
 static struct process *hold(struct processes *ps, pid_t pid, pid_t parent)
 {
     _cleanup_(arena_destroyp) struct arena *arena = arena_create(0);
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0u);
-    if (pidfd < 0 && parent && (errno == EMFILE || errno == ENFILE))
-        ps->left_out = true;
     struct proc_process about = {0};
     struct process *p = xcalloc(1, sizeof(*p));
     *p = (struct process){.pid = pid, .inner = pid, .pidfd = pidfd, .frame = SAMPLE_NO_ID};
@@ -126,6 +138,7 @@ static struct process *hold(struct processes *ps, pid_t pid, pid_t parent)
     /* A child that cannot be held could be taken for another one later on. */
     if (parent && (r < 0 || pidfd < 0 || about.parent != parent)) {
         free_process(p);
+        ps->unlisted = ps->unlisted || is_short(ps);
         return NULL;
     }
     if (r == 0) {
@@ -190,6 +203,7 @@ static void try_open(struct processes *ps, struct process *p, const struct proce
         p->gone = true;
     else if (e == 0)
         count_opened(ps, p->target);
+    p->left_out = e < 0 && !p->first && !p->gone && is_short(ps);
 }
 
 static void add_child(struct processes *ps, const struct process *parent, pid_t pid)
@@ -215,8 +229,10 @@ static void list_children(struct processes *ps, const struct process *parent, in
     char path[280], text[CHILDREN_MAX];
     snprintf(path, sizeof(path), "%s/children", tid);
     int fd = openat(task, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0) {
+        ps->unlisted = ps->unlisted || is_short(ps);
         return;
+    }
     ssize_t n = read(fd, text, sizeof(text));
     close(fd);
     struct str rest = {text, n > 0 ? (size_t)n : 0};
@@ -241,6 +257,7 @@ static void list_threads(struct processes *ps, struct process *p, int64_t until)
         p->gone = p->gone || errno == ENOENT || errno == ESRCH;
         if (fd >= 0)
             close(fd);
+        ps->unlisted = ps->unlisted || is_short(ps);
         return;
     }
     pid_t last = p->swept;
@@ -261,6 +278,7 @@ static void list_threads(struct processes *ps, struct process *p, int64_t until)
 void processes_sweep(struct processes *ps, bool children)
 {
     int64_t until = memory_now_ms() + SWEEP_MS;
+    ps->unlisted = false;
     /* Children that are found on the way have their turn as well. */
     for (size_t done = 0; done < ps->n && memory_now_ms() < until; done++) {
         ps->next = ps->next < ps->n ? ps->next : 0;
@@ -281,6 +299,7 @@ void processes_drop_gone(struct processes *ps)
     for (size_t i = 0; i < ps->n; i++) {
         struct process *p = ps->at[i];
         if (p->gone) {
+            ps->left_out = ps->left_out || p->left_out;
             process_close(ps, p);
             free_process(p);
         } else {
@@ -288,6 +307,14 @@ void processes_drop_gone(struct processes *ps)
         }
     }
     ps->n = left;
+}
+
+bool processes_left_out(const struct processes *ps)
+{
+    bool left_out = ps->left_out || ps->unlisted;
+    for (size_t i = 0; i < ps->n; i++)
+        left_out = left_out || ps->at[i]->left_out;
+    return left_out;
 }
 
 /* Children that are not Python are kept only for the sake of theirs. */

@@ -421,7 +421,7 @@ struct record_result record_result(const struct record *r)
     struct record_result result = r->result;
     result.counts = processes_counts(&r->processes);
     result.processes = r->processes.sampled;
-    result.left_out = r->processes.left_out;
+    result.left_out = processes_left_out(&r->processes);
     memcpy(result.without_tasks, r->processes.without_tasks, sizeof(result.without_tasks));
     return result;
 }

@@ -18,6 +18,7 @@ struct process {
     int cuts;        /* looks in a row that took all the time that they may */
     uint32_t frame;  /* SAMPLE_NO_ID: not made */
     bool first, gone;
+    bool left_out; /* could not be opened, for want of descriptors */
 };
 
 struct processes {
@@ -28,7 +29,8 @@ struct processes {
     struct pollfd fds[RECORD_PROCESSES_MAX]; /* of the processes, in the same order */
     size_t n, next;                          /* next: whom the next sweep begins with */
     int64_t sampled, held;                   /* how many there were of targets, and of processes */
-    bool left_out;                           /* children, for want of room or descriptors */
+    bool left_out;                           /* children that had no room, or have ended */
+    bool unlisted;             /* the last sweep had not the descriptors to find all */
     char without_tasks[16];    /* version of the first that shows none, though asked for */
     struct sample_counts gone; /* of targets that are closed */
 };
@@ -53,6 +55,8 @@ void processes_sweep(struct processes *ps, bool children);
 void processes_drop_gone(struct processes *ps);
 /* Whether there is one to sample, or the first one may become one. */
 bool processes_alive(const struct processes *ps);
+/* Whether there are children who are not sampled, for want of room or of descriptors. */
+bool processes_left_out(const struct processes *ps);
 struct sample_counts processes_counts(const struct processes *ps);
 
 /* Of processor time, for the calling thread: asks for short ones; and for those of before. */

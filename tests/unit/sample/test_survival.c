@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -212,6 +213,51 @@ static void test_deep_family(void **state)
     buf_finish(&o.raw);
 }
 
+/* So that there are so many more descriptors. */
+static void limit_descriptors(size_t spare)
+{
+    struct rlimit limit;
+    rlim_t end = 0;
+    for (; spare > 0; end++)
+        spare -= fcntl((int)end, F_GETFD) < 0;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = end;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* Children for whom there are no descriptors are not left out in silence. */
+static void test_too_few_descriptors(void **state)
+{
+    (void)state;
+    struct rlimit before;
+    pid_t pid = family_start("import os, time\n"
+                             "for i in range(6):\n"
+                             "    if os.fork() == 0: break\n"
+                             "else:\n"
+                             "    print('ready', flush=1)\n"
+                             "time.sleep(1000)\n",
+                             NULL);
+    struct record_options options = {
+        .rate = 50, .duration_ms = 1000, .subprocesses = true, .idle = true};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    bool some = false, silent = false;
+    for (size_t spare = 7; spare < 12; spare++) {
+        limit_descriptors(spare);
+        struct outcome o = sampled(pid, &options);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        some = some || o.result.processes < 7;
+        silent = silent || (o.result.processes < 7 && !o.result.left_out);
+        buf_finish(&o.raw);
+    }
+    struct outcome o = sampled(pid, &options);
+    buf_finish(&o.raw);
+    family_end(pid);
+    assert_true(some);
+    assert_false(silent);
+    assert_int_equal(o.result.processes, 7);
+    assert_false(o.result.left_out);
+}
+
 static void test_stopped(void **state)
 {
     (void)state;
@@ -353,11 +399,12 @@ int main(void)
     if (!family_pythons())
         return 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exit),         cmocka_unit_test(test_exec_python),
-        cmocka_unit_test(test_exec_other),   cmocka_unit_test(test_fork_storm),
-        cmocka_unit_test(test_deep_family),  cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_frozen),       cmocka_unit_test(test_many_threads),
-        cmocka_unit_test(test_thread_churn), cmocka_unit_test(test_short_children),
+        cmocka_unit_test(test_exit),           cmocka_unit_test(test_exec_python),
+        cmocka_unit_test(test_exec_other),     cmocka_unit_test(test_fork_storm),
+        cmocka_unit_test(test_deep_family),    cmocka_unit_test(test_too_few_descriptors),
+        cmocka_unit_test(test_stopped),        cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_many_threads),   cmocka_unit_test(test_thread_churn),
+        cmocka_unit_test(test_short_children),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
