@@ -11,8 +11,8 @@ struct hold {
     struct kernel *kernel;
     struct kernel_thread *thread; /* the one whose stack is read */
     struct kernel_place place;    /* where it waits */
-    bool waited;                  /* it did, while it was read */
-    bool slept;                   /* or ended, instead of waiting */
+    bool waited;                  /* after a visit: it did, while it was read */
+    bool slept;                   /* after a visit: or ended, instead of waiting */
     struct core core;
 };
 /* visitor: as in struct core. */

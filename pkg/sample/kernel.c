@@ -420,7 +420,7 @@ bool kernel_thread_place(struct kernel *k, struct kernel_thread *t, struct kerne
     return policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;
 }
 
-bool kernel_thread_waited(const struct kernel_thread *t, const struct kernel_place *since)
+bool kernel_thread_same_turn(const struct kernel_thread *t, const struct kernel_place *since)
 {
     return turns_of(t) == since->turns;
 }

@@ -148,8 +148,9 @@ struct stack_cells {
 struct stack_holder {
     /* Calls work() where it can be held meanwhile. False: it did not. */
     bool (*visit)(struct stack_holder *self, void (*work)(void *context), void *context);
-    bool (*begin)(struct stack_holder *self); /* there, as often as need be: whether it waits */
-    bool (*held)(struct stack_holder *self);  /* whether it did not run since then */
+    bool (*begin)(
+        struct stack_holder *self); /* there, as often as need be: whether it waits, or sleeps */
+    bool (*held)(struct stack_holder *self); /* whether it did not run since then */
 };
 
 /* One for all threads: where copies go. */
@@ -267,7 +268,7 @@ struct kernel_place {
  * or it is not known. */
 bool kernel_thread_place(struct kernel *k, struct kernel_thread *t, struct kernel_place *ret);
 /* Whether it has had no other turn since. */
-bool kernel_thread_waited(const struct kernel_thread *t, const struct kernel_place *since);
+bool kernel_thread_same_turn(const struct kernel_thread *t, const struct kernel_place *since);
 /* Once before the states of a look are asked for: finds out whether threads that slept when they
  * were asked last can have run since. all: each is asked in this look, however long it takes. */
 void kernel_begin(struct kernel *k, bool all);

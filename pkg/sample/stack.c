@@ -230,9 +230,11 @@ static bool still_there(const struct stack_walk *w, uint64_t top)
 }
 
 /* Who is interrupted in the middle of a copy has pieces of more than one moment, before and behind
- * which the innermost frame may be the same. */
+ * which the innermost frame may be the same; not of a thread that is held. */
 static bool was_interrupted(const struct stack_reader *r, struct stack_memory *m)
 {
+    if (r->held)
+        return false;
     int64_t most = m->usual_ns * SLOWER + SLOWER_NS;
     bool interrupted = m->usual_ns && r->took_ns > most;
     if (!m->usual_ns || r->took_ns < m->usual_ns)

@@ -241,8 +241,9 @@ static int add_all(struct stack_reader *r, struct stack_memory *m, uint64_t thre
     make_room(r, r->codes + r->n_codes * o->code_head);
     r->prepared = NULL;
 
-    int e = r->held ? 0 : add_objects(r, m, false); /* nothing changes between the two copies */
-    if (e == 0)
+    bool once = r->held; /* nothing changes between the two copies */
+    int e = once ? 0 : add_objects(r, m, false);
+    if (e == 0 && !once)
         e = add_chunks(r, m, false);
     if (e == 0)
         e = add_near(r, m, thread);
@@ -290,7 +291,7 @@ int stack_capture(struct stack_reader *r, struct stack_memory *m, uint64_t threa
         e = add_all(r, m, thread);
     int last = memory_batch_read(r->reader, &r->batch);
     r->took_ns += r->batch.took_ns;
-    if (r->held)
+    if (r->held && last == 0)
         memcpy(r->copy, r->copy + r->half, r->half);
     return e < 0 ? e : last;
 }

@@ -119,7 +119,7 @@ static void work(void *context)
     while (clock_read_ns(CLOCK_MONOTONIC) < until)
         continue;
     w->still = *count == was;
-    w->waited = w->placed && kernel_thread_waited(w->thread, &place);
+    w->waited = w->placed && kernel_thread_same_turn(w->thread, &place);
 }
 
 static bool visit(int number, struct work *w)
@@ -269,7 +269,7 @@ static void test_place(void **state)
     visit(number, &w); /* after which it begins anew */
     for (uint64_t was = *count; *count == was;)
         usleep(1000);
-    assert_false(kernel_thread_waited(thread, &place));
+    assert_false(kernel_thread_same_turn(thread, &place));
 
     kill(pid, SIGSTOP);
     waitpid(pid, NULL, WUNTRACED);

@@ -148,15 +148,15 @@ static void test_held(void **state)
     assert_int_equal(held, HELD);
 }
 
-static void pin(pid_t pid, size_t core)
+static int pin(pid_t pid, size_t core)
 {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(core, &one);
-    assert_int_equal(sched_setaffinity(pid, sizeof(one), &one), 0);
+    return sched_setaffinity(pid, sizeof(one), &one);
 }
 
-/* To be on another core than it says nothing. */
+/* It runs on another core than the one on which it is looked for. */
 static void test_elsewhere(void **state)
 {
     (void)state;
@@ -168,15 +168,15 @@ static void test_elsewhere(void **state)
     for (other = core + 1; !CPU_ISSET(other, &cores);)
         other++;
     hold_new(false);
-    pin(pids[0], core);
-    pin(0, other);
+    assert_int_equal(pin(pids[0], core), 0);
+    assert_int_equal(pin(0, other), 0);
     usleep(20000);
     assert_true(kernel_thread_place(kernel, hold.thread, &hold.place));
     assert_int_equal(hold.place.core, core);
-    assert_false(hold.holder.begin(&hold.holder));
-    hold.place = (struct kernel_place){.core = (int)other}; /* as it may have been */
+    hold.place = (struct kernel_place){(int)other, hold.place.turns - 1};
     assert_false(hold.holder.begin(&hold.holder));
     assert_false(hold.slept);
+    assert_int_equal(hold.place.core, core);
 }
 
 /* Who is looked at there runs meanwhile: that is told. */
