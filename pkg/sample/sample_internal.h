@@ -148,9 +148,8 @@ struct stack_cells {
 struct stack_holder {
     /* Calls work() where it can be held meanwhile. False: it did not. */
     bool (*visit)(struct stack_holder *self, void (*work)(void *context), void *context);
-    bool (*begin)(
-        struct stack_holder *self); /* there, as often as need be: whether it waits, or sleeps */
-    bool (*held)(struct stack_holder *self); /* whether it did not run since then */
+    bool (*begin)(struct stack_holder *self); /* there, each time: whether it waits, or sleeps */
+    bool (*held)(struct stack_holder *self);  /* whether it did not run since then */
 };
 
 /* One for all threads: where copies go. */
