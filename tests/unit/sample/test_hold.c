@@ -22,6 +22,7 @@
 #define BURST_NS   30000
 #define REFUSED_NS 1000000000
 #define HELD       300
+#define SLEPT      3
 #define OTHERS     3
 
 static volatile uint64_t *count; /* of what the process does */
@@ -238,8 +239,8 @@ static void test_slept(void **state)
     (void)state;
     int waited = 0, slept = 0;
     hold_new(true);
-    int64_t until = clock_read_ns(CLOCK_MONOTONIC) + MOST_NS;
-    while ((waited < HELD / 30 || slept < HELD / 30) && clock_read_ns(CLOCK_MONOTONIC) < until) {
+    int64_t until = clock_read_ns(CLOCK_MONOTONIC) + 2 * MOST_NS; /* rare, where cores work */
+    while ((waited < SLEPT || slept < SLEPT) && clock_read_ns(CLOCK_MONOTONIC) < until) {
         struct look l = visit(false);
         assert_false(hold.slept && hold.waited);
         if (hold.slept)
@@ -249,8 +250,8 @@ static void test_slept(void **state)
         nap(10000 + slept * 1000 % 300000);
     }
     print_message("waited %d times, slept %d times\n", waited, slept);
-    assert_true(waited >= HELD / 30);
-    assert_true(slept >= HELD / 30);
+    assert_true(waited >= SLEPT);
+    assert_true(slept >= SLEPT);
 }
 
 int main(void)
