@@ -112,12 +112,12 @@ static void count_opened(struct processes *ps, const struct target *t)
                  target_version(t)[0] ? target_version(t) : "3");
 }
 
-/* Whether fewer descriptors are left than it takes to open a process: what failed did so for that
- * reason, most likely. */
+/* Whether fewer descriptors are left, to us or to the whole machine, than it takes to open a
+ * process: what failed did so for that reason, most likely. */
 static bool is_short(const struct processes *ps)
 {
     int fds[OPEN_FILES], n = 0;
-    while (n < OPEN_FILES && (fds[n] = fcntl(ps->proc, F_DUPFD_CLOEXEC, 0)) >= 0)
+    while (n < OPEN_FILES && (fds[n] = openat(ps->proc, ".", O_PATH | O_CLOEXEC)) >= 0)
         n++;
     bool is = n < OPEN_FILES;
     while (n > 0)
